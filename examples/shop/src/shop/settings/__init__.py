@@ -1,0 +1,1 @@
+"""Settings: ``shop.settings.development`` and ``shop.settings.production``."""

@@ -1,0 +1,1 @@
+"""zc.buildout recipes that put a Python application into a container image."""

@@ -1,0 +1,421 @@
+"""From settings to an image: the plan, its checks, its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import platform as machine_platform
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+
+from eggcrate.errors import EggcrateError, PlanError, raise_all
+from eggcrate.image import layout, oci
+from eggcrate.image.layout import Image
+from eggcrate.image.oci import Healthcheck, Platform, Reference, RuntimeConfig
+from eggcrate.image.plan import (
+    BuildPlan,
+    FileEntry,
+    FileType,
+    bytes_file,
+    merge,
+    plan_layers,
+    printable,
+    resolve,
+)
+from eggcrate.image.store import Store, write_if_changed
+from eggcrate.payload import interpreter as interpreters
+from eggcrate.payload import libraries
+from eggcrate.payload.bytecode import bytecode_entries
+from eggcrate.payload.closure import Closure, Include, Part, Site
+from eggcrate.payload.interpreter import Interpreter
+from eggcrate.payload.relocation import Relocation, Rule
+from eggcrate.transports import debian
+
+logger = logging.getLogger(__name__)
+
+RUN_DIRECTORY = "/run/eggcrate"
+_RUNTIME = "usr/lib/eggcrate"
+# the modules of the runtime package that an image gets
+_RUNTIME_MODULES = ("__init__", "start", "health")
+_DEBIAN_ARCHITECTURES = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
+
+
+def this_platform() -> Platform:
+    """The platform of this machine."""
+    machine = machine_platform.machine()
+    return Platform("linux", _MACHINES.get(machine, machine))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """What an image is to be: the options of ``docker-image``, typed and checked.
+
+    ``suite`` is Debian's, or None for the machine's own; ``python`` is ``auto``,
+    ``debian`` or ``host``.  ``command`` and ``healthcheck`` may name paths of this
+    machine; they are relocated like everything else.
+    """
+
+    references: tuple[Reference, ...]
+    platform: Platform
+    site: Site
+    parts: tuple[Part, ...]
+    directory: str
+    location: pathlib.Path
+    suite: str | None = None
+    os_packages: tuple[str, ...] = ()
+    python: str = "auto"
+    include: tuple[Include, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow_build_paths: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    uid: int = 10001
+    gid: int = 10001
+    expose: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    working_directory: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    healthcheck: tuple[str, ...] = ()
+    stop_signal: str = "SIGTERM"
+    layers: int = 12
+    compression: str = "gzip"
+    epoch: int = 0
+    refresh: bool = True
+    offline: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """An image that was made, and what it took: layers and bytes that were not there before."""
+
+    image: Image
+    changed_layers: int
+    changed_bytes: int
+
+
+def relocation_rules(
+    site: Site, directory: str, python: Interpreter, prefixes: Sequence[str]
+) -> tuple[Rule, ...]:
+    """What the paths of a buildout become in its image.
+
+    ``prefixes`` are those of the Python that runs buildout: of its environment, then of
+    its installation.
+    """
+    rules = [
+        Rule(os.fspath(site.directory), directory),
+        Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
+        *interpreters.host_rules(python),
+    ]
+    for outside, name in ((site.eggs, "eggs"), (site.parts, "parts"), (site.bin, "bin")):
+        if not outside.is_relative_to(site.directory):
+            rules.append(Rule(os.fspath(outside), f"{directory}/{name}"))
+    for location in site.develop:
+        if not location.is_relative_to(site.directory):
+            rules.append(Rule(os.fspath(location), f"{directory}/develop/{location.name}"))
+    if not site.environment.is_relative_to(site.directory):
+        rules.append(Rule(os.fspath(site.environment), f"{directory}/.venv/site-packages"))
+    image_prefix = posixpath.dirname(posixpath.dirname(python.program))
+    for prefix in prefixes:
+        if prefix in ("/usr", "/usr/local") or pathlib.Path(prefix).is_relative_to(
+            site.directory
+        ):
+            continue
+        rules.append(Rule(prefix, image_prefix))
+    return tuple(rules)
+
+
+def build(settings: ImageSettings, store: Store, prefixes: Sequence[str]) -> Outcome:
+    """Build the image and leave it at the settings' location.
+
+    Nothing is written there before the plan is complete and has passed every check.
+    """
+    plan, runtime = plan_image(settings, store, prefixes)
+    before = _known_layers(settings.location)
+    image = layout.make_image(
+        plan,
+        platform=settings.platform,
+        runtime=runtime,
+        references=settings.references,
+        store=store,
+        compression=settings.compression,
+        epoch=settings.epoch,
+    )
+    new = [layer for layer in image.layers if layer.descriptor.digest not in before]
+    _write(settings, image, plan, store)
+    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+
+
+def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store) -> None:
+    root = settings.location
+    digest = f"{image.manifest.digest}\n".encode()
+    unchanged = (
+        _read(root / "digest") == digest
+        and (root / "image.tar").is_file()
+        and _read(root / "oci" / "index.json")
+        == oci.index_document(image.manifest, image.platform, image.references)
+    )
+    write_if_changed(root / "plan.txt", plan.text().encode("utf-8", "backslashreplace"))
+    layout.write_layout(image, store, root / "oci")
+    if not unchanged:
+        layout.write_archive(image, store, root / "image.tar", settings.epoch)
+        write_if_changed(root / "digest", digest)
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _known_layers(location: pathlib.Path) -> set[str]:
+    """The digests of the layers of the image that lies at ``location``."""
+    try:
+        index = json.loads((location / "oci" / "index.json").read_bytes())
+        digest = index["manifests"][0]["digest"].replace(":", "/", 1)
+        manifest = json.loads((location / "oci" / "blobs" / digest).read_bytes())
+        return {layer["digest"] for layer in manifest["layers"]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def plan_image(
+    settings: ImageSettings, store: Store, prefixes: Sequence[str]
+) -> tuple[BuildPlan, RuntimeConfig]:
+    """The plan of the image, which has passed every check, and how a container is run."""
+    base = _Base(settings, store)
+    python = base.python()
+    packages = base.entries(python)
+    relocation = Relocation(
+        relocation_rules(settings.site, settings.directory, python, prefixes)
+    )
+    closure = Closure(
+        settings.site,
+        relocation,
+        exclude=settings.exclude,
+        allow_build_paths=settings.allow_build_paths,
+    )
+    for part in settings.parts:
+        closure.add_part(part)
+    for include in settings.include:
+        closure.add_include(include)
+    payload = closure.finish()
+    for warning in closure.warnings:
+        logger.warning("%s", warning)
+
+    lowest = {entry.path: entry for entry in packages}
+    interpreter_entries = (
+        interpreters.host_entries(lowest, settings.platform.architecture)
+        if python.origin == "host"
+        else []
+    )
+    own = [*interpreter_entries, *payload, *_runtime_entries()]
+    modules = [
+        entry
+        for entry in own
+        if entry.path.endswith(".py")
+        and entry.type is FileType.REGULAR
+        and not entry.group.startswith("configuration")
+        and not entry.path.startswith(f"{settings.directory.strip('/')}/bin/")
+    ]
+    own.extend(bytecode_entries(modules, store, cache_tag=python.cache_tag))
+    tree = merge([*packages, *own])
+
+    runtime = _runtime_config(settings, python, relocation)
+    errors: list[EggcrateError] = [
+        *libraries.check_libraries(
+            tree,
+            architecture=settings.platform.architecture,
+            package_for=base.package_for,
+            store=store,
+        ),
+        *libraries.check_extension_modules(payload, version=python.version),
+        *libraries.check_interpreters(closure.scripts, tree),
+        *_check_environments(tree, python),
+        *_check_command(runtime, tree),
+    ]
+    raise_all(errors)
+    return plan_layers(tree, settings.layers), runtime
+
+
+class _Base:
+    """Debian as the base of an image."""
+
+    def __init__(self, settings: ImageSettings, store: Store) -> None:
+        self._settings = settings
+        architecture = settings.platform.architecture
+        self._architecture = _DEBIAN_ARCHITECTURES.get(architecture, architecture)
+        self._state = store.root / "apt"
+        self._debs = store.root / "debs"
+        self._suite = debian.suite(settings.suite, architecture=self._architecture)
+        self._refreshed = False
+
+    def _refresh(self) -> bool:
+        """Whether the package lists should be fetched; once a build."""
+        wanted = self._settings.refresh and not self._refreshed
+        self._refreshed = True
+        return wanted
+
+    def python(self) -> Interpreter:
+        """The Python of the image, by the option ``python`` and what Debian has."""
+        wanted, version = self._settings.python, interpreters.this_version()
+        if wanted == "host":
+            return interpreters.host_interpreter()
+        offered = debian.python_version(
+            self._suite,
+            state=self._state,
+            refresh=self._refresh(),
+            offline=self._settings.offline,
+        )
+        this = f"{version[0]}.{version[1]}"
+        if offered == this:
+            return interpreters.debian_interpreter(version)
+        if wanted == "debian":
+            raise PlanError(
+                f"Debian {self._suite.name} has Python {offered}, and buildout runs on {this}",
+                f"run buildout with Python {offered}, or set python = host",
+            )
+        logger.info(
+            "Debian %s has Python %s, buildout runs on %s: this Python goes into the image.",
+            self._suite.name,
+            offered,
+            this,
+        )
+        return interpreters.host_interpreter()
+
+    def entries(self, python: Interpreter) -> tuple[FileEntry, ...]:
+        """The file system that Debian's packages make."""
+        settings = self._settings
+        names = [*debian.BASE_PACKAGES, *settings.os_packages]
+        if python.origin == "debian":
+            names.append("python3")
+        packages = debian.resolve(
+            tuple(sorted(set(names))),
+            suite=self._suite,
+            state=self._state,
+            refresh=self._refresh(),
+            offline=settings.offline,
+        )
+        debian.download(
+            packages,
+            suite=self._suite,
+            store=self._debs,
+            state=self._state,
+            offline=settings.offline,
+        )
+        return debian.root_entries(
+            [debian.unpack(package, self._debs) for package in packages],
+            user="app" if settings.uid else None,
+            uid=settings.uid,
+        )
+
+    def package_for(self, library: str) -> str | None:
+        """The package that most likely provides a shared library."""
+        return debian.package_for_library(library, suite=self._suite, state=self._state)
+
+
+def _runtime_entries() -> Iterator[FileEntry]:
+    """The runtime package, which is PID 1 until it has become the command."""
+    reason = "starts the container"
+    here = pathlib.Path(__file__).parent
+    main = (
+        "import sys\n\n"
+        "from eggcrate.runtime.start import start\n\n"
+        f"sys.exit(start({RUN_DIRECTORY!r}, sys.argv[1:]))\n"
+    )
+    yield bytes_file(f"{_RUNTIME}/__main__.py", main.encode(), group="python", reason=reason)
+    yield bytes_file(
+        f"{_RUNTIME}/eggcrate/__init__.py",
+        (here / "__init__.py").read_bytes(),
+        group="python",
+        reason=reason,
+    )
+    for name in _RUNTIME_MODULES:
+        data = (here / "runtime" / f"{name}.py").read_bytes()
+        path = f"{_RUNTIME}/eggcrate/runtime/{name}.py"
+        yield bytes_file(path, data, group="python", reason=reason)
+
+
+def _runtime_config(
+    settings: ImageSettings, python: Interpreter, relocation: Relocation
+) -> RuntimeConfig:
+    def relocated(words: Sequence[str]) -> tuple[str, ...]:
+        return tuple(os.fsdecode(relocation.text(os.fsencode(word))) for word in words)
+
+    environment = {
+        "PATH": f"{settings.directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+        ":/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        **dict(settings.environment),
+    }
+    entrypoint = settings.entrypoint
+    if entrypoint is None:
+        # -I: neither the user's site-packages nor PYTHON* variables reach PID 1
+        entrypoint = (python.program, "-I", f"/{_RUNTIME}")
+    check = settings.healthcheck
+    if len(check) == 1 and check[0].startswith("http://"):
+        check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", check[0])
+    return RuntimeConfig(
+        entrypoint=relocated(entrypoint),
+        command=relocated(settings.command),
+        user=f"{settings.uid}:{settings.gid}",
+        working_directory=settings.working_directory or settings.directory,
+        environment=tuple(sorted(environment.items())),
+        exposed_ports=settings.expose,
+        volumes=settings.volumes,
+        labels=settings.labels,
+        stop_signal=settings.stop_signal,
+        healthcheck=Healthcheck(relocated(check)) if check else None,
+    )
+
+
+def _check_environments(
+    tree: Mapping[str, FileEntry], python: Interpreter
+) -> Iterator[EggcrateError]:
+    """Virtual environments that were made for another Python than the image's."""
+    for path, entry in tree.items():
+        if posixpath.basename(path) != "pyvenv.cfg" or entry.type is not FileType.REGULAR:
+            continue
+        with entry.open() as stream:
+            text = stream.read().decode("utf-8", "replace")
+        values = {
+            name.strip(): value.strip()
+            for name, found, value in (line.partition("=") for line in text.splitlines())
+            if found
+        }
+        version = values.get("version_info") or values.get("version") or ""
+        if version and tuple(version.split(".")[:2]) != tuple(map(str, python.version)):
+            yield PlanError(
+                f"/{printable(posixpath.dirname(path))} is an environment for Python "
+                f"{'.'.join(version.split('.')[:2])}, and the image's Python is "
+                f"{python.version[0]}.{python.version[1]}",
+                "give that part the same python, or leave it out of parts",
+            )
+
+
+def _check_command(
+    runtime: RuntimeConfig, tree: Mapping[str, FileEntry]
+) -> Iterator[EggcrateError]:
+    """The programs of the image config that are not in the image."""
+    for words in (runtime.entrypoint, runtime.command):
+        if not words:
+            continue
+        program = words[0]
+        places = (
+            [program]
+            if "/" in program
+            else [
+                f"{place}/{program}" for place in dict(runtime.environment)["PATH"].split(":")
+            ]
+        )
+        if not any(resolve(place, tree, last=True) in tree for place in places):
+            yield PlanError(
+                f"the program {program} of the image's command is not in the image",
+                "add the part that makes it to parts, or its package to os-packages",
+            )

@@ -1,0 +1,1 @@
+"""The image: its plan, its layers, its documents."""

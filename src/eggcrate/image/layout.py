@@ -1,0 +1,164 @@
+"""The image, as an image layout and as one archive that every engine reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import pathlib
+import shutil
+import tarfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from eggcrate.image import oci
+from eggcrate.image.layers import Layer, write_layer
+from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
+from eggcrate.image.plan import BuildPlan
+from eggcrate.image.store import Store, replacing, write_if_changed
+
+# Digesting and compressing release the interpreter's lock; more threads than cores don't help.
+_THREADS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """An image whose blobs all lie in a store.
+
+    ``manifest`` describes the document whose digest is the image's.
+    """
+
+    platform: Platform
+    references: tuple[Reference, ...]
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Layer, ...]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob, each once, in the order of their digests."""
+        found = {
+            descriptor.digest: descriptor
+            for descriptor in (
+                self.manifest,
+                self.config,
+                *(layer.descriptor for layer in self.layers),
+            )
+        }
+        return tuple(found[digest] for digest in sorted(found))
+
+    @property
+    def size(self) -> int:
+        """What a registry would store, in bytes."""
+        return sum(blob.size for blob in self.blobs)
+
+
+def make_image(
+    plan: BuildPlan,
+    *,
+    platform: Platform,
+    runtime: RuntimeConfig,
+    references: Sequence[Reference],
+    store: Store,
+    compression: str,
+    epoch: int,
+) -> Image:
+    """The image of a plan; the first bytes are written here, into the store."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        layers = tuple(
+            pool.map(
+                lambda layer: write_layer(layer, store, compression=compression, epoch=epoch),
+                plan.layers,
+            )
+        )
+    config = oci.config_document(
+        platform,
+        runtime,
+        [layer.diff_id for layer in layers],
+        [oci.History(f"eggcrate: {layer.plan.name}") for layer in layers],
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
+    )
+    config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
+    manifest = oci.manifest_document(
+        config_descriptor, [layer.descriptor for layer in layers], {}
+    )
+    return Image(
+        platform,
+        tuple(references),
+        Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
+        config_descriptor,
+        layers,
+    )
+
+
+def _documents(image: Image) -> dict[str, bytes]:
+    """The files of the layout that are no blobs (image-layout.md), and Docker's own."""
+    return {
+        "index.json": oci.index_document(image.manifest, image.platform, image.references),
+        "oci-layout": oci.document({"imageLayoutVersion": "1.0.0"}),
+    }
+
+
+def _docker_manifest(image: Image) -> bytes:
+    """``manifest.json`` of ``docker save``, which image-layout.md allows beside its own."""
+    value = [
+        {
+            "Config": _blob_name(image.config),
+            "RepoTags": [str(reference) for reference in image.references],
+            "Layers": [_blob_name(layer.descriptor) for layer in image.layers],
+        }
+    ]
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _blob_name(descriptor: Descriptor) -> str:
+    return f"blobs/{descriptor.digest.replace(':', '/', 1)}"
+
+
+def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
+    """Make ``root`` the image layout of the image, and of nothing else.
+
+    ``index.json`` is written last and at once: until then the layout holds the image
+    that it held before.
+    """
+    blobs = root / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    for blob in image.blobs:
+        target, source = root / _blob_name(blob), store.blob(blob.digest)
+        if not target.exists() or target.stat().st_size != blob.size:
+            with replacing(target) as stream, source.open("rb") as bytes_:
+                shutil.copyfileobj(bytes_, stream, 1 << 20)
+    for name, data in sorted(_documents(image).items(), reverse=True):
+        write_if_changed(root / name, data)
+    wanted = {blob.digest.partition(":")[2] for blob in image.blobs}
+    for path in blobs.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+def write_archive(image: Image, store: Store, path: pathlib.Path, epoch: int) -> None:
+    """Write the archive: an OCI archive (``skopeo``, ``podman``) and a ``docker load`` one.
+
+    The directories have entries of their own, without which some readers find nothing.
+    """
+    documents = {**_documents(image), "manifest.json": _docker_manifest(image)}
+    with (
+        replacing(path) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+
+        def member(name: str, size: int = 0, directory: bool = False) -> tarfile.TarInfo:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = size, epoch
+            info.mode = 0o755 if directory else 0o644
+            info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
+            return info
+
+        for name in sorted(documents):
+            archive.addfile(member(name, len(documents[name])), io.BytesIO(documents[name]))
+        for name in ("blobs", "blobs/sha256"):
+            archive.addfile(member(name, directory=True))
+        for blob in image.blobs:
+            with store.blob(blob.digest).open("rb") as bytes_:
+                archive.addfile(member(_blob_name(blob), blob.size), bytes_)

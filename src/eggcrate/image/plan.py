@@ -1,0 +1,348 @@
+"""The plan: every path of an image, before a byte of it is written."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import hashlib
+import io
+import os
+import pathlib
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO
+
+from eggcrate.errors import EggcrateError, PlanError, raise_all
+
+
+class FileType(enum.Enum):
+    """The types of tar entries that a layer of ours can hold (OCI image-spec, layer.md)."""
+
+    REGULAR = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    HARDLINK = "hardlink"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One path of the image, with its bytes or the place where they lie.
+
+    ``path`` is relative to the image's root, without a leading or trailing slash, bytes
+    that are no UTF-8 as surrogate escapes.  A regular file has either ``data`` (its
+    bytes) or ``source`` (a file on this machine that holds exactly its bytes), and
+    ``size`` and ``digest`` (hexadecimal SHA-256) of them.  ``linkname`` is a symbolic
+    link's text, or the image path that a hard link shares.  ``group`` names what the
+    entry belongs to, for layers ("python", "egg Django-5.2.19"); ``reason`` says why it
+    is in the image, for people.
+    """
+
+    path: str
+    type: FileType
+    mode: int
+    group: str
+    reason: str
+    data: bytes | None = None
+    source: pathlib.Path | None = None
+    size: int = 0
+    digest: str = ""
+    linkname: str = ""
+    uid: int = 0
+    gid: int = 0
+
+    def open(self) -> BinaryIO:
+        """The file's bytes, as a stream."""
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        assert self.source is not None, self.path
+        return self.source.open("rb")
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def directory(path: str, *, group: str, reason: str, mode: int = 0o755) -> FileEntry:
+    """A directory's entry."""
+    return FileEntry(path, FileType.DIRECTORY, mode, group, reason)
+
+
+def symlink(path: str, linkname: str, *, group: str, reason: str) -> FileEntry:
+    """A symbolic link's entry; ``linkname`` is its text."""
+    return FileEntry(path, FileType.SYMLINK, 0o777, group, reason, linkname=linkname)
+
+
+def bytes_file(
+    path: str, data: bytes, *, group: str, reason: str, mode: int = 0o644
+) -> FileEntry:
+    """The entry of a file that was made here."""
+    digest = hashlib.sha256(data).hexdigest()
+    return FileEntry(
+        path, FileType.REGULAR, mode, group, reason, data=data, size=len(data), digest=digest
+    )
+
+
+def disk_file(
+    path: str, source: pathlib.Path, *, group: str, reason: str, mode: int | None = None
+) -> FileEntry:
+    """The entry of a file that is taken as it lies on this machine.
+
+    Without ``mode`` it is 0755 for a file that its owner may execute, else 0644.
+    """
+    with source.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        digest = _sha256(stream)
+    if mode is None:
+        mode = 0o755 if status.st_mode & 0o100 else 0o644
+    return FileEntry(
+        path,
+        FileType.REGULAR,
+        mode,
+        group,
+        reason,
+        source=source,
+        size=status.st_size,
+        digest=digest,
+    )
+
+
+# Groups whose entries change together, from what changes least to what changes most;
+# an entry's group is one of these words, or begins with one: "egg Django-5.2.19".
+GROUPS = ("packages", "python", "egg", "environment", "data", "develop", "configuration")
+
+# An egg of this many bytes is worth a layer of its own.
+_BIG = 4 << 20
+
+# Docker's limit of layers in an image
+MOST_LAYERS = 127
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """What will be in one layer: entries in the order of their paths' bytes."""
+
+    name: str
+    entries: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """The files' bytes, without the tar's own."""
+        return sum(entry.size for entry in self.entries)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """The whole tree of an image, layer by layer from the bottom."""
+
+    layers: tuple[LayerPlan, ...]
+
+    def entries(self) -> Iterator[FileEntry]:
+        """Every entry, from the lowest layer to the highest."""
+        for layer in self.layers:
+            yield from layer.entries
+
+    def tree(self) -> dict[str, FileEntry]:
+        """The entries by path, as a container sees them."""
+        return {entry.path: entry for entry in self.entries()}
+
+    def text(self) -> str:
+        """The plan for people: each file with its layer, and why it is there."""
+        lines = ["# layer  mode   bytes      path  (why)"]
+        for number, layer in enumerate(self.layers, 1):
+            lines.append(f"\n## layer {number}: {layer.name}, {layer.size} bytes")
+            for entry in layer.entries:
+                path = printable(entry.path)
+                if entry.linkname:
+                    path += f" -> {printable(entry.linkname)}"
+                elif entry.type is FileType.DIRECTORY:
+                    path += "/"
+                lines.append(
+                    f"{number:>3}  {entry.mode:04o} {entry.size:>11}  /{path}  ({entry.reason})"
+                )
+        return "\n".join(lines) + "\n"
+
+
+def printable(path: str) -> str:
+    """A path without control characters and stray bytes, for messages."""
+    return (
+        path.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+        .translate({code: f"\\x{code:02x}" for code in (*range(32), 127)})
+    )
+
+
+def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> str:
+    """Where ``path`` really lies in ``tree``: symbolic links on the way are followed.
+
+    With ``last`` the path itself is followed too.  A loop ends at the path as it was.
+    """
+    pending = collections.deque(part for part in path.split("/") if part)
+    done: list[str] = []
+    for _ in range(40 + len(pending)):
+        if not pending:
+            return "/".join(done)
+        part = pending.popleft()
+        if part in (".", ""):
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        entry = tree.get("/".join((*done, part)))
+        if entry is not None and entry.type is FileType.SYMLINK and (pending or last):
+            if entry.linkname.startswith("/"):
+                done = []
+            pending.extendleft(reversed(entry.linkname.split("/")))
+            continue
+        done.append(part)
+    return path
+
+
+def _same(one: FileEntry, other: FileEntry) -> bool:
+    """Whether two claims of one path are no contradiction."""
+    if one.type is FileType.DIRECTORY and other.type is FileType.DIRECTORY:
+        return True
+    attributes = ("type", "mode", "digest", "linkname", "uid", "gid")
+    return all(getattr(one, name) == getattr(other, name) for name in attributes)
+
+
+def _order(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
+    """One tree of all entries, in which every path is claimed once and has its parents.
+
+    Where directories meet, the first one's attributes hold: what lies lower keeps its
+    owner and mode.  A path below a symbolic link to a directory moves to where it leads
+    (``bin/x`` to ``usr/bin/x``), or the link would be replaced in the container.
+    """
+    entries = list(entries)
+    errors: list[EggcrateError] = []
+    links = {entry.path: entry for entry in entries if entry.type is FileType.SYMLINK}
+    tree: dict[str, FileEntry] = {}
+    for entry in entries:
+        name = posixpath.basename(entry.path)
+        if name.startswith(".wh."):
+            errors.append(
+                PlanError(
+                    f"/{printable(entry.path)} would delete files in the image: names that "
+                    f"begin with .wh. are whiteouts ({entry.reason})",
+                    "rename it, or list it in exclude",
+                )
+            )
+            continue
+        path = resolve(entry.path, links)
+        if path != entry.path:
+            entry = dataclasses.replace(entry, path=path)
+        first = tree.setdefault(entry.path, entry)
+        if first is not entry and not _same(first, entry):
+            errors.append(
+                PlanError(
+                    f"/{printable(entry.path)} is claimed twice, with different content: "
+                    f"{first.reason}; and {entry.reason}",
+                    "exclude one of the two sources, or give one another target",
+                )
+            )
+    for path in list(tree):
+        parent = posixpath.dirname(path)
+        while parent:
+            above = tree.get(parent)
+            if above is None:
+                tree[parent] = dataclasses.replace(
+                    directory(parent, group=tree[path].group, reason=f"the parent of /{path}")
+                )
+            elif above.type is not FileType.DIRECTORY:
+                errors.append(
+                    PlanError(
+                        f"/{printable(parent)} is a {above.type.value} ({above.reason}), and "
+                        f"/{printable(path)} needs a directory there ({tree[path].reason})",
+                        "exclude one of the two, or give one another target",
+                    )
+                )
+            parent = posixpath.dirname(parent)
+    raise_all(errors)
+    return _first_of_hardlinks(dict(sorted(tree.items(), key=lambda item: _order(item[0]))))
+
+
+def _first_of_hardlinks(tree: dict[str, FileEntry]) -> dict[str, FileEntry]:
+    """The tree with each file that has several names stored under the first of them."""
+    names: dict[str, list[FileEntry]] = collections.defaultdict(list)
+    for entry in tree.values():
+        if entry.type is FileType.HARDLINK:
+            names[entry.linkname].append(entry)
+    for target, links in names.items():
+        stored = tree.get(target)
+        if stored is None or stored.type is not FileType.REGULAR:
+            continue
+        paths = sorted((target, *(link.path for link in links)), key=_order)
+        for path in paths:
+            tree[path] = dataclasses.replace(
+                tree[path], type=FileType.HARDLINK, data=None, source=None, size=0, digest="",
+                linkname=paths[0], group=stored.group,
+            )  # fmt: skip
+        tree[paths[0]] = dataclasses.replace(stored, path=paths[0])
+    return tree
+
+
+def _rank(group: str) -> int:
+    return GROUPS.index(group.split(" ", 1)[0])
+
+
+def plan_layers(tree: Mapping[str, FileEntry], budget: int) -> BuildPlan:
+    """The tree's entries in at most ``budget`` layers, what changes most on top.
+
+    Each kind of group has a layer.  What is left of the budget goes to big eggs, so that
+    an upgraded one changes a layer of its own; the long tail of eggs shares one.
+    """
+    by_group: dict[str, list[FileEntry]] = collections.defaultdict(list)
+    for entry in tree.values():
+        by_group[entry.group].append(entry)
+    sizes = {group: sum(entry.size for entry in by_group[group]) for group in by_group}
+    kinds = {group.split(" ", 1)[0] for group in by_group}
+    if not len(kinds) <= budget <= MOST_LAYERS:
+        raise PlanError(
+            f"{len(kinds)} kinds of content don't fit into layers = {budget}",
+            f"set layers to a number from {len(kinds)} to {MOST_LAYERS}",
+        )
+    eggs = sorted((g for g in by_group if g.startswith("egg ")), key=lambda g: (-sizes[g], g))
+    alone = set([g for g in eggs if sizes[g] >= _BIG][: budget - len(kinds)])
+
+    layers: dict[tuple[int, int, str], list[FileEntry]] = collections.defaultdict(list)
+    for group, members in by_group.items():
+        kind = group.split(" ", 1)[0]
+        key = (_rank(group), 0, group) if group in alone else (_rank(group), 1, kind)
+        layers[key].extend(members)
+    return BuildPlan(
+        tuple(
+            LayerPlan(
+                name if name in alone or name != "egg" else "eggs",
+                tuple(_with_parents(sorted(layers[key], key=lambda e: _order(e.path)), tree)),
+            )
+            for key in sorted(layers)
+            for name in (key[2],)
+        )
+    )
+
+
+def _with_parents(
+    entries: list[FileEntry], tree: Mapping[str, FileEntry]
+) -> Iterator[FileEntry]:
+    """The entries with every directory above them, which engines would else invent."""
+    seen: set[str] = set()
+
+    def above(path: str) -> Iterator[FileEntry]:
+        parent = posixpath.dirname(path)
+        if parent and parent not in seen:
+            yield from above(parent)
+            seen.add(parent)
+            yield tree[parent]
+
+    for entry in entries:
+        yield from above(entry.path)
+        if entry.path not in seen:
+            seen.add(entry.path)
+            yield entry

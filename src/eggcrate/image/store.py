@@ -1,0 +1,133 @@
+"""Blobs by digest, on disk: complete under their name, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from eggcrate.errors import PlanError
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A stream whose bytes take the place of ``path`` at once, when the block ends well.
+
+    The bytes go to a temporary file in the same directory, which is synced and renamed;
+    after an error it is gone and ``path`` is as it was.
+    """
+    temporary = path.with_name(f".eggcrate-tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise PlanError(
+            f"{path} can't be written: {error.strerror or error}",
+            "make room for it, or let this user write there",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_if_changed(path: pathlib.Path, data: bytes, mode: int = 0o644) -> bool:
+    """Whether ``path`` had to be written to hold ``data``; untouched when it did already."""
+    try:
+        if path.read_bytes() == data:
+            return False
+    except OSError:
+        pass
+    with replacing(path, mode) as stream:
+        stream.write(data)
+    return True
+
+
+class Store:
+    """What was made once and need not be made again, by what it was made from.
+
+    Blobs lie below ``blobs/sha256`` under the digest of their bytes, as in an image
+    layout (OCI image-spec, image-layout.md).  Records, small JSON documents, lie below
+    ``records/KIND`` under the key of what they were made from.  Several processes may
+    use one store at a time: whatever has a name is complete.
+    """
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+
+    def blob(self, digest: str) -> pathlib.Path:
+        """Where the blob with this digest (``sha256:...``) lies, if it is there."""
+        return self.root / "blobs" / digest.replace(":", "/", 1)
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether a blob of this digest and size (bytes) is there."""
+        try:
+            return self.blob(digest).stat().st_size == size
+        except OSError:
+            return False
+
+    def put(self, data: bytes) -> str:
+        """The digest of ``data``, which is now a blob."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if not self.has(digest, len(data)):
+            with replacing(self.blob(digest)) as stream:
+                stream.write(data)
+        return digest
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """A stream into a temporary file; name it with :meth:`adopt` inside the block."""
+        path = self.root / "blobs" / f".eggcrate-tmp-{os.getpid()}-{secrets.token_hex(6)}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as stream:
+                yield stream
+        except OSError as error:
+            raise PlanError(
+                f"the cache {self.root} can't be written: {error.strerror or error}",
+                "make room, or name another directory in EGGCRATE_CACHE",
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def adopt(self, stream: BinaryIO, digest: str) -> None:
+        """Let what was written to ``stream`` be the blob with ``digest``."""
+        stream.flush()
+        os.fsync(stream.fileno())
+        target = self.blob(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(stream.name).replace(target)
+
+    def _record(self, kind: str, key: str) -> pathlib.Path:
+        return self.root / "records" / kind / key[:2] / key
+
+    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The record under ``key``, or None when it is not there or not whole."""
+        try:
+            record = json.loads(self._record(kind, key).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def remember(self, kind: str, key: str, record: dict[str, Any]) -> None:
+        """Keep ``record`` under ``key``."""
+        with replacing(self._record(kind, key)) as stream:
+            stream.write(json.dumps(record, sort_keys=True).encode())
+
+
+def default_root() -> pathlib.Path:
+    """The cache directory of this user: ``EGGCRATE_CACHE``, else below ``XDG_CACHE_HOME``."""
+    if chosen := os.environ.get("EGGCRATE_CACHE"):
+        return pathlib.Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "eggcrate"

@@ -1,0 +1,1 @@
+"""Which files belong into an image, and where they lie there."""

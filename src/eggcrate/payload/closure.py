@@ -1,0 +1,573 @@
+"""Which files belong into an image: what the parts' outputs refer to, and nothing else."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import fnmatch
+import importlib.metadata
+import os
+import pathlib
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from eggcrate.errors import EggcrateError, PlanError, raise_all
+from eggcrate.image.plan import FileEntry, FileType, bytes_file, disk_file, symlink
+from eggcrate.payload.relocation import Relocation, is_text
+
+# Never in an image, wherever they lie: what tools leave behind, and what holds secrets.
+LEFT_OUT = (
+    "__pycache__",
+    "*.py[co]",
+    "*.egg-link",
+    ".git",
+    ".hg",
+    ".svn",
+    ".bzr",
+    ".tox",
+    ".nox",
+    ".venv",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".installed.cfg",
+    ".mr.developer.cfg",
+    ".env",
+    ".env.*",
+    ".netrc",
+    ".pypirc",
+    "pip.conf",
+    ".dockerignore",
+    ".DS_Store",
+    "*.swp",
+    "*~",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "node_modules",
+)
+
+# Distributions that build others: in the environment that runs buildout, and not in an image.
+BUILD_TOOLS = frozenset(
+    (
+        "djangorecipe",
+        "eggcrate",
+        "pip",
+        "setuptools",
+        "uv",
+        "wheel",
+        "zc-buildout",
+        "zc-recipe-egg",
+    )
+)
+
+# Files of a source tree's top that belong to the project, not to what it installs.
+_PROJECT_FILES = frozenset({"setup.py", "bootstrap.py", "conftest.py", "noxfile.py"})
+
+_NAME = re.compile(rb"[A-Za-z_]\w*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """Where a buildout has its things; absolute paths of this machine.
+
+    ``develop`` are the directories that ``develop-eggs`` puts on the path.
+    ``environment`` is the site-packages directory of the Python that runs buildout.
+    ``run_directory`` holds sockets and the like; it is made at start, never packed.
+    """
+
+    directory: pathlib.Path
+    eggs: pathlib.Path
+    develop_eggs: pathlib.Path
+    bin: pathlib.Path
+    parts: pathlib.Path
+    environment: pathlib.Path
+    run_directory: pathlib.Path
+    develop: tuple[pathlib.Path, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A part whose output goes in: its name and the paths that it has made."""
+
+    name: str
+    outputs: tuple[pathlib.Path, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Include:
+    """More paths, by option: ``source`` of this machine, ``target`` in the image or ''."""
+
+    source: pathlib.Path
+    target: str
+
+
+def develop_locations(develop_eggs: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The directories that buildout's develop eggs put on the path."""
+    found: set[pathlib.Path] = set()
+    for link in sorted(develop_eggs.glob("*.egg-link")):
+        text = link.read_text(encoding="utf-8", errors="surrogateescape").split("\n", 1)[0]
+        if text.strip():
+            found.add(pathlib.Path(text.strip()))
+    return tuple(sorted(found))
+
+
+def egg_name(directory: str) -> str:
+    """The distribution and version in an egg's file name, without Python and platform."""
+    return re.sub(r"-py\d+(\.\d+)?(-[\w.]+)?$", "", directory.removesuffix(".egg"))
+
+
+def canonical_name(name: str) -> str:
+    """A distribution's name as packaging compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class Closure:
+    """Collects entries, following what each file refers to."""
+
+    def __init__(
+        self,
+        site: Site,
+        relocation: Relocation,
+        *,
+        exclude: Sequence[str] = (),
+        allow_build_paths: Sequence[str] = (),
+    ) -> None:
+        self._site = site
+        self._relocation = relocation
+        self._exclude = tuple(exclude)
+        self._allow = tuple(allow_build_paths)
+        self._queue: collections.deque[tuple[pathlib.Path, str, bool]] = collections.deque()
+        self._done: set[pathlib.Path] = set()
+        self._entries: dict[str, FileEntry] = {}
+        self._imported_from_directory: list[tuple[pathlib.Path, str, bytes]] = []
+        self._environment_wanted = ""
+        self.errors: list[EggcrateError] = []
+        self.warnings: list[str] = []
+        # what a #! line names, for the check of interpreters
+        self.scripts: list[tuple[FileEntry, bytes]] = []
+        # image paths of the Python modules that are worth byte-code
+        self.modules: list[FileEntry] = []
+
+    # What is asked for
+
+    def add_part(self, part: Part) -> None:
+        """Take a part's outputs in, and all that they refer to."""
+        for path in part.outputs:
+            self._queue.append((path, f"made by the part {part.name}", False))
+        self._follow()
+
+    def add_include(self, include: Include) -> None:
+        """Take one more file or directory in."""
+        source = include.source
+        if not os.path.lexists(source):
+            self.errors.append(
+                PlanError(f"include: there is no {source}", "mend the path, or take it out")
+            )
+            return
+        if not include.target and self._relocation.path(os.fspath(source)) is None:
+            self.errors.append(
+                PlanError(
+                    f"include: {source} lies outside the buildout",
+                    "say where it goes: SOURCE = /path/in/the/image",
+                )
+            )
+            return
+        for path, relative in self._walk(source):
+            target = None
+            if include.target:
+                target = os.path.normpath(os.path.join(include.target, relative)).lstrip("/")
+            self._take(path, "data", "listed in include", target)
+        self._follow()
+
+    def finish(self) -> list[FileEntry]:
+        """All entries, after what scripts import from shared directories was found."""
+        self._take_mentioned_packages()
+        self._follow()
+        self._take_environment()
+        self._follow()
+        raise_all(self.errors)
+        return list(self._entries.values())
+
+    # From a reference to what it brings in
+
+    def _follow(self) -> None:
+        while self._queue:
+            path, reason, quoted = self._queue.popleft()
+            self._reach(path, reason, quoted)
+
+    def _reach(self, path: pathlib.Path, reason: str, quoted: bool) -> None:
+        path = pathlib.Path(os.path.normpath(path))
+        if path in self._done:
+            return
+        self._done.add(path)
+        site = self._site
+        if not os.path.lexists(path) or path.is_relative_to(site.run_directory):
+            return
+        if path.is_relative_to(site.eggs):
+            if path != site.eggs:
+                self._take_egg(site.eggs / path.relative_to(site.eggs).parts[0], reason)
+        elif path.is_relative_to(site.environment):
+            self._environment_wanted = self._environment_wanted or reason
+        elif self._is_interpreter(path):
+            pass
+        elif (environment := self._environment_of(path)) is not None:
+            self._take_tree(environment, f"environment {environment.name}", reason)
+        elif (location := self._develop_location_of(path)) is not None:
+            self._take_develop(location, reason)
+            if not self._is_packed(path):
+                self._take_tree(path, "data", reason)
+        elif path in (site.directory, site.bin, site.parts, site.develop_eggs, site.eggs) or (
+            site.directory.is_relative_to(path)
+        ):
+            pass  # a place where others put things, not a thing
+        elif path.is_dir() and not path.is_symlink():
+            self._take_tree(path, "data", reason)
+        elif self._relocation.path(os.fspath(path)) is not None:
+            group = "configuration"
+            self._take(path, group, reason)
+
+    def _is_interpreter(self, path: pathlib.Path) -> bool:
+        """Whether the path belongs to the Python that runs buildout."""
+        return path.is_relative_to(self._site.environment.parents[2])
+
+    def _environment_of(self, path: pathlib.Path) -> pathlib.Path | None:
+        """The virtual environment that the path lies in, below the buildout."""
+        for directory in (path, *path.parents):
+            if directory == self._site.directory:
+                return None
+            if (directory / "pyvenv.cfg").is_file():
+                return directory
+        return None
+
+    def _develop_location_of(self, path: pathlib.Path) -> pathlib.Path | None:
+        for location in self._site.develop:
+            if path.is_relative_to(location) and location != self._site.directory:
+                return location
+        return None
+
+    def _is_packed(self, path: pathlib.Path) -> bool:
+        """Whether the path is in the image, or is a directory that others have filled."""
+        target = (self._relocation.path(os.fspath(path)) or "").lstrip("/")
+        return target in self._entries or any(
+            name.startswith(f"{target}/") for name in self._entries
+        )
+
+    # Kinds of content
+
+    def _take_egg(self, egg: pathlib.Path, reason: str) -> None:
+        if egg in self._done and self._is_packed(egg):
+            return
+        self._done.add(egg)
+        self._take_tree(egg, f"egg {egg_name(egg.name)}", reason)
+
+    def _take_tree(self, top: pathlib.Path, group: str, reason: str) -> None:
+        for path, _ in self._walk(top):
+            self._done.add(path)
+            self._take(path, group, reason)
+
+    def _take_develop(self, location: pathlib.Path, reason: str) -> None:
+        """What a develop egg would install: its packages, modules and metadata."""
+        if location in self._done and self._is_packed(location):
+            return
+        self._done.add(location)
+        group = f"develop {location.name}"
+        for name in sorted(self._importable(location)):
+            self._take_tree(location / name, group, reason)
+        for metadata in sorted(location.glob("*.egg-info")):
+            for name in ("PKG-INFO", "entry_points.txt", "requires.txt", "top_level.txt"):
+                if (metadata / name).is_file():
+                    self._take(metadata / name, group, reason)
+
+    def _importable(self, location: pathlib.Path) -> set[str]:
+        """The names of the packages and modules of a source tree."""
+        declared: set[str] = set()
+        for listing in location.glob("*.egg-info/top_level.txt"):
+            declared.update(listing.read_text(encoding="utf-8").split())
+        found = set()
+        for path in location.iterdir():
+            module = path.name.removesuffix(".py")
+            if path.is_dir():
+                fits = path.name in declared or (
+                    not declared and (path / "__init__.py").is_file()
+                )
+            elif path.suffix == ".py":
+                fits = module in declared or (not declared and path.name not in _PROJECT_FILES)
+            else:
+                # an extension module that was built in place
+                fits = path.suffix == ".so" and path.name.split(".")[0] in declared
+            if fits and not self._left_out(path):
+                found.add(path.name)
+        return found
+
+    def _take_mentioned_packages(self) -> None:
+        """Packages beside ``buildout.cfg`` that scripts name and that their path reaches.
+
+        djangorecipe puts the buildout directory itself on ``sys.path``: there lie packages
+        of the project, and much else.
+        """
+        directory = self._site.directory
+        if not self._imported_from_directory or directory in self._site.develop:
+            return
+        candidates = self._importable(directory)
+        pending = list(self._imported_from_directory)
+        while pending:
+            _, reason, data = pending.pop()
+            words = {match.decode() for match in _NAME.findall(data)}
+            for name in sorted(candidates):
+                if name.removesuffix(".py") not in words:
+                    continue
+                candidates.discard(name)
+                for path, _ in self._walk(directory / name):
+                    entry = self._take(path, f"develop {name}", reason)
+                    if entry is not None and path.suffix == ".py":
+                        pending.append((path, reason, path.read_bytes()))
+
+    def _take_environment(self) -> None:
+        """Distributions beside zc.buildout that eggs need and that buildout found there."""
+        if not self._environment_wanted:
+            return
+        site = self._site.environment
+        installed = {
+            canonical_name(distribution.name): distribution
+            for distribution in importlib.metadata.distributions(path=[os.fspath(site)])
+            if distribution.name
+        }
+        provided, wanted = self._requirements()
+        pending = sorted(wanted - provided)
+        taken = set(provided) | BUILD_TOOLS
+        while pending:
+            name = pending.pop()
+            if name in taken or name not in installed:
+                continue
+            taken.add(name)
+            distribution = installed[name]
+            group = f"egg {distribution.name}-{distribution.version}"
+            reason = f"{distribution.name}, required by an egg"
+            for file in distribution.files or ():
+                path = pathlib.Path(os.path.normpath(site / file))
+                if path.is_relative_to(site) and path.is_file() and not self._left_out(path):
+                    self._take(path, group, reason)
+            pending.extend(_required(distribution.requires or ()))
+
+    def _requirements(self) -> tuple[set[str], set[str]]:
+        """The distributions that are packed, and those that they require."""
+        provided: set[str] = set()
+        wanted: set[str] = set()
+        for egg in sorted(self._done):
+            if egg.parent == self._site.eggs:
+                for distribution in importlib.metadata.distributions(path=[os.fspath(egg)]):
+                    name = canonical_name(distribution.name)
+                    provided.add(name)
+                    if name not in BUILD_TOOLS:
+                        wanted.update(_required(distribution.requires or ()))
+        for location in self._site.develop:
+            if location in self._done:
+                for distribution in importlib.metadata.distributions(
+                    path=[os.fspath(location)]
+                ):
+                    provided.add(canonical_name(distribution.name))
+                    wanted.update(_required(distribution.requires or ()))
+        return provided, wanted
+
+    # One file
+
+    def _walk(self, top: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
+        """``top`` and all below it, with paths relative to it; links are not followed."""
+        if self._left_out(top):
+            return
+        yield top, ""
+        if top.is_symlink() or not top.is_dir():
+            return
+
+        def unreadable(error: OSError) -> None:
+            self.errors.append(
+                PlanError(
+                    f"{error.filename} can't be read: {error.strerror}",
+                    "let this user read it, or list it in exclude",
+                )
+            )
+
+        for root, directories, files in os.walk(top, onerror=unreadable):
+            directories.sort()
+            kept = []
+            for name in directories:
+                path = pathlib.Path(root, name)
+                if not self._left_out(path):
+                    yield path, os.path.relpath(path, top)
+                    if not path.is_symlink():
+                        kept.append(name)
+            directories[:] = kept
+            for name in sorted(files):
+                path = pathlib.Path(root, name)
+                if not self._left_out(path):
+                    yield path, os.path.relpath(path, top)
+
+    def _left_out(self, path: pathlib.Path) -> bool:
+        if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LEFT_OUT):
+            return True
+        if not self._exclude:
+            return False
+        try:
+            relative = path.relative_to(self._site.directory).as_posix()
+        except ValueError:
+            relative = path.as_posix()
+        return any(
+            fnmatch.fnmatchcase(relative, pattern.rstrip("/"))
+            or fnmatch.fnmatchcase(path.name, pattern.rstrip("/"))
+            for pattern in self._exclude
+        )
+
+    def _take(
+        self, path: pathlib.Path, group: str, reason: str, target: str | None = None
+    ) -> FileEntry | None:
+        """Add the entry of one path as it is on disk, with the paths in it relocated."""
+        if target is None:
+            relocated = self._relocation.path(os.fspath(path))
+            if relocated is None:
+                return None
+            target = relocated.lstrip("/")
+        if target in self._entries and self._entries[target].reason == reason:
+            return None
+        try:
+            entry = self._entry(path, target, group, reason)
+        except OSError as error:
+            self.errors.append(
+                PlanError(
+                    f"{path} can't be read: {error.strerror}",
+                    "let this user read it, or list it in exclude",
+                )
+            )
+            return None
+        if entry is None:
+            return None
+        known = self._entries.setdefault(target, entry)
+        if (
+            known is not entry
+            and entry.type is not FileType.DIRECTORY
+            and ((known.digest, known.linkname) != (entry.digest, entry.linkname))
+        ):
+            self.errors.append(
+                PlanError(
+                    f"/{target} is claimed twice, with different content: "
+                    f"{known.reason}; and {entry.reason}",
+                    "exclude one of the two sources, or give one another target",
+                )
+            )
+        return entry
+
+    def _entry(
+        self, path: pathlib.Path, target: str, group: str, reason: str
+    ) -> FileEntry | None:
+        status = path.lstat()
+        kind = status.st_mode
+        if stat.S_ISLNK(kind):
+            return self._link(path, target, group, reason)
+        if stat.S_ISDIR(kind):
+            return FileEntry(target, FileType.DIRECTORY, 0o755, group, reason)
+        if not stat.S_ISREG(kind):
+            self.warnings.append(f"{path} is no file, directory or link; it is left out")
+            return None
+        if kind & (stat.S_ISUID | stat.S_ISGID):
+            self.warnings.append(
+                f"{path} is set-user-ID or set-group-ID; the image has it plain"
+            )
+        data = path.read_bytes()
+        mode = 0o755 if kind & 0o100 else 0o644
+        if not self._relocation.touches(data):
+            entry = disk_file(target, path, group=group, reason=reason, mode=mode)
+        else:
+            entry = self._relocated(path, data, target, group, reason, mode)
+        if data.startswith(b"#!") and mode & 0o100 and not group.startswith("egg "):
+            with entry.open() as stream:
+                self.scripts.append((entry, stream.readline(4096)))
+        if target.endswith(".py") and group.split(" ")[0] != "configuration":
+            self.modules.append(entry)
+        return entry
+
+    def _relocated(
+        self, path: pathlib.Path, data: bytes, target: str, group: str, reason: str, mode: int
+    ) -> FileEntry:
+        if is_text(data):
+            for found, quoted in self._relocation.references(data):
+                self._queue.append((found, f"named in {self._shown(path)}", quoted))
+                if quoted and found == self._site.directory:
+                    self._imported_from_directory.append(
+                        (path, f"imported by {self._shown(path)}", data)
+                    )
+            data = self._relocation.text(data)
+        residue = self._relocation.residue(data)
+        if residue and not self._allowed(target):
+            self.errors.append(
+                PlanError(
+                    f"{self._shown(path)} still names {residue} of this machine",
+                    "build it so that it doesn't, or list it in allow-build-paths",
+                )
+            )
+        return bytes_file(target, data, group=group, reason=reason, mode=mode)
+
+    def _allowed(self, target: str) -> bool:
+        return any(
+            fnmatch.fnmatchcase(f"/{target}", pattern)
+            or fnmatch.fnmatchcase(target.rpartition("/")[2], pattern)
+            for pattern in self._allow
+        )
+
+    def _link(self, path: pathlib.Path, target: str, group: str, reason: str) -> FileEntry:
+        text = os.readlink(path)
+        if os.path.isabs(text):
+            relocated = self._relocation.path(text)
+            if relocated is not None:
+                self._queue.append(
+                    (pathlib.Path(text), f"linked from {self._shown(path)}", False)
+                )
+                text = relocated
+        return symlink(target, text, group=group, reason=reason)
+
+    def _shown(self, path: pathlib.Path) -> str:
+        """A path as messages show it: relative to the buildout where it can be."""
+        if path.is_relative_to(self._site.directory):
+            return os.fspath(path.relative_to(self._site.directory))
+        return os.fspath(path)
+
+
+def _required(requirements: Iterable[str]) -> Iterator[str]:
+    """The names that requirements without an extra ask for on this Python."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in requirements:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield canonical_name(requirement.name)
+
+
+def installed_parts(
+    installed: Mapping[str, Mapping[str, str]],
+    directory: pathlib.Path,
+    bin_directory: pathlib.Path,
+) -> dict[str, Part]:
+    """The parts that ``.installed.cfg`` records, with the paths that each has made.
+
+    Some recipes return names without a directory; those are scripts (djangorecipe's
+    ``scripts-with-settings``).
+    """
+    parts = {}
+    for name, options in installed.items():
+        if "__buildout_installed__" not in options:
+            continue
+        texts = options["__buildout_installed__"].split("\n") + options.get("owned", "").split(
+            "\n"
+        )
+        outputs = []
+        for text in filter(None, map(str.strip, texts)):
+            path = directory / text
+            if not os.path.lexists(path) and "/" not in text:
+                path = bin_directory / text
+            outputs.append(path)
+        parts[name] = Part(name, tuple(dict.fromkeys(outputs)))
+    return parts

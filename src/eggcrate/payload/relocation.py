@@ -1,0 +1,145 @@
+"""Paths of the build in files, and what they become in the image."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
+
+# A path goes on in any of these; a dot only when more of a name follows.
+_GOES_ON = rb"(?![\w+~@%-]|\.\w)"
+# Something before a path that makes it a part of another one: "other/srv/app".
+_CONTINUES = rb"(?<![\w.-])"
+# Where a path in a text ends that is not in quotes.
+_END = re.compile(rb"[\s'\"`,;:()\[\]{}<>|&$*?#=\\\x00]")
+_LONGEST = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """A path of this machine, and what it is in the image; both absolute."""
+
+    source: str
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Relocation:
+    """The rules by which paths of the build become paths of the image.
+
+    A rule holds for whole path components: one for ``/srv/app`` leaves ``/srv/app2``
+    alone.  Of two rules the longer source wins.
+    """
+
+    rules: tuple[Rule, ...]
+
+    @functools.cached_property
+    def _targets(self) -> dict[bytes, bytes]:
+        targets: dict[bytes, bytes] = {}
+        for rule in self.rules:
+            for spelling in _spellings(rule.source):
+                targets.setdefault(os.fsencode(spelling), os.fsencode(rule.target))
+        return targets
+
+    @functools.cached_property
+    def _alternatives(self) -> bytes:
+        longest_first = sorted(self._targets, key=lambda source: (-len(source), source))
+        return b"|".join(map(re.escape, longest_first))
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[bytes]:
+        return re.compile(
+            _CONTINUES + rb"(?P<source>" + self._alternatives + rb")" + _GOES_ON, re.ASCII
+        )
+
+    @functools.cached_property
+    def _anywhere(self) -> tuple[bytes, ...]:
+        """The shortest sources: a file that holds none of them holds no path of ours."""
+        return tuple(
+            source
+            for source in self._targets
+            if not any(source != other and source.startswith(other) for other in self._targets)
+        )
+
+    def touches(self, data: bytes) -> bool:
+        """Whether ``data`` may hold a path of the build; quick, and never wrongly False."""
+        return any(source in data for source in self._anywhere)
+
+    def path(self, path: str) -> str | None:
+        """Where a path of this machine lies in the image; None when no rule knows it."""
+        relocated, count = self._pattern.subn(self._replacement, os.fsencode(path), count=1)
+        match = self._pattern.match(os.fsencode(path))
+        return os.fsdecode(relocated) if count and match else None
+
+    def _replacement(self, match: re.Match[bytes]) -> bytes:
+        return self._targets[match["source"]]
+
+    def text(self, data: bytes) -> bytes:
+        """``data`` with every path of the build replaced."""
+        return self._pattern.sub(self._replacement, data)
+
+    def binary(self, data: bytes) -> bytes:
+        """``data`` with the paths in its NUL-terminated strings replaced, its length kept.
+
+        A string that would grow stays as it is.
+        """
+
+        def padded(match: re.Match[bytes]) -> bytes:
+            string = match[0]
+            relocated = self.text(string)
+            if len(relocated) > len(string):
+                return string
+            return relocated + bytes(len(string) - len(relocated))
+
+        return re.sub(rb"(?:" + self._alternatives + rb")[^\x00]*", padded, data)
+
+    def residue(self, data: bytes) -> str | None:
+        """A path of the build that stands in ``data``, or None.
+
+        Stricter than :meth:`text`: a path counts even where it may be a part of another.
+        """
+        match = re.search(rb"(?:" + self._alternatives + rb")" + _GOES_ON, data, re.ASCII)
+        return None if match is None else os.fsdecode(match[0])
+
+    def references(self, data: bytes) -> Iterator[tuple[pathlib.Path, bool]]:
+        """The paths of the build that ``data`` refers to and that exist.
+
+        With each comes whether it stood alone between quotes, as on a ``sys.path`` list.
+        """
+        for match in self._pattern.finditer(data):
+            for candidate, quoted in _candidates(data, match.start()):
+                path = pathlib.Path(os.fsdecode(candidate))
+                if os.path.lexists(path):
+                    yield path, quoted
+                    break
+
+
+def _candidates(data: bytes, start: int) -> Iterator[tuple[bytes, bool]]:
+    """What the path that begins at ``start`` may be, the most likely first."""
+    limit = data[start : start + _LONGEST]
+    before = data[start - 1 : start]
+    if before in (b"'", b'"'):
+        inside, quote, _ = limit.partition(before)
+        if quote and b"\n" not in inside:
+            yield inside, True
+    line = limit.partition(b"\n")[0].rstrip()
+    yield line, False
+    end = _END.search(limit)
+    word = limit[: end.start()] if end else limit
+    yield word, False
+    yield word.rstrip(b"./"), False
+
+
+def _spellings(path: str) -> Sequence[str]:
+    """A path as it is, with its links resolved, and as part of a URL."""
+    plain = [path, os.path.realpath(path)]
+    return list(dict.fromkeys([*plain, *(urllib.parse.quote(text) for text in plain)]))
+
+
+def is_text(data: bytes) -> bool:
+    """Whether ``data`` is a text in which a path may be replaced by one of another length."""
+    return b"\x00" not in data

@@ -1,0 +1,1 @@
+"""The recipes: options in, parts out; the only modules that know zc.buildout."""

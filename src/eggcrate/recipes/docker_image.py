@@ -1,0 +1,458 @@
+"""``eggcrate:docker-image``: a container image of parts, without an engine or root."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import pathlib
+import re
+import shlex
+import sys
+import sysconfig
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eggcrate.errors import EggcrateError, SettingsError, raise_all
+from eggcrate.recipes import ownership
+from eggcrate.recipes.boundary import user_errors
+
+if TYPE_CHECKING:
+    from eggcrate.build import ImageSettings, Outcome
+    from eggcrate.payload.closure import Include, Part, Site
+
+OPTIONS = (
+    "allow-build-paths",
+    "base",
+    "command",
+    "compression",
+    "directory",
+    "entrypoint",
+    "environment",
+    "exclude",
+    "expose",
+    "healthcheck",
+    "include",
+    "labels",
+    "layers",
+    "name",
+    "os-packages",
+    "parts",
+    "platform",
+    "python",
+    "run-directory",
+    "stop-signal",
+    "supervisor",
+    "tags",
+    "user",
+    "volumes",
+    "workdir",
+)
+# what buildout, and this recipe, put beside them
+_OURS = ("recipe", "location", "image", ownership.OPTION)
+_USER = re.compile(r"(?P<uid>\d+)(?::(?P<gid>\d+))?")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=\S+)?")
+_PORT = re.compile(r"(?P<port>\d{1,5})(?:/(?:tcp|udp|sctp))?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# the user and group that an image runs as
+_UID = 10001
+
+
+class Recipe:
+    """The part that leaves an image at ``location``.
+
+    It publishes ``location`` and ``image`` (the archive), and owns the directory.
+    """
+
+    def __init__(self, buildout: Any, name: str, options: MutableMapping[str, str]) -> None:
+        self.buildout = buildout
+        self.name = name
+        self.options = options
+        self._logger = logging.getLogger(name)
+        with user_errors(name):
+            location = pathlib.Path(buildout["buildout"]["parts-directory"], name)
+            options["location"] = os.fspath(location)
+            options["image"] = os.fspath(location / "image.tar")
+            ownership.declare(options, [location])
+            self._parts = self._wanted_parts()
+            # a mistake in an option is said before anything is built
+            self._settings(parts=())
+
+    def install(self) -> Sequence[str]:
+        """Build the image; nothing that buildout should remove by itself comes back."""
+        with user_errors(self.name):
+            self._build()
+        return ()
+
+    update = install
+
+    def _build(self) -> None:
+        from eggcrate.build import build
+        from eggcrate.image.store import Store, default_root
+
+        settings = self._settings(parts=self._made_parts())
+        outcome = build(settings, Store(default_root()), (sys.prefix, sys.base_prefix))
+        self._report(settings, outcome)
+
+    def _report(self, settings: ImageSettings, outcome: Outcome) -> None:
+        image = outcome.image
+        names = ", ".join(reference.familiar for reference in image.references)
+        change = (
+            f"{outcome.changed_layers} changed, {_amount(outcome.changed_bytes)}"
+            if outcome.changed_layers
+            else "unchanged"
+        )
+        self._logger.info(
+            "%s  %s  %d layers, %s  (%s)",
+            names,
+            image.manifest.digest,
+            len(image.layers),
+            _amount(image.size),
+            change,
+        )
+        archive = settings.location / "image.tar"
+        here = pathlib.Path(self.buildout["buildout"]["directory"])
+        if archive.is_relative_to(here):
+            archive = archive.relative_to(here)
+        self._logger.info("docker load -i %s", archive)
+
+    # The parts
+
+    def _wanted_parts(self) -> list[str]:
+        """The names in ``parts``; by default every part before this one.
+
+        Each is touched: buildout installs what another part has touched before that part.
+        """
+        configured = self.buildout["buildout"]["parts"].split()
+        if "parts" in self.options:
+            wanted = self.options["parts"].split()
+        elif self.name in configured:
+            wanted = configured[: configured.index(self.name)]
+        else:
+            wanted = []
+        sections = sorted(set(self.buildout) - {"buildout", "versions", self.name})
+        raise_all(
+            SettingsError(
+                f"parts: there is no part {part!r}",
+                _nearest(part, sections, "take it out, or add a section of that name"),
+            )
+            for part in wanted
+            if part not in sections
+        )
+        raise_all(
+            SettingsError(f"parts: the section {part} has no recipe", "take it out of parts")
+            for part in wanted
+            if "recipe" not in self.buildout[part]
+        )
+        return wanted
+
+    def _made_parts(self) -> tuple[Part, ...]:
+        """The parts with what they have made, as buildout has recorded it."""
+        from zc.buildout import configparser
+
+        from eggcrate.payload.closure import installed_parts
+
+        settings = self.buildout["buildout"]
+        installed = pathlib.Path(settings["installed"])
+        try:
+            with installed.open(encoding="utf-8") as stream:
+                sections: Mapping[str, Mapping[str, str]] = configparser.parse(
+                    stream, os.fspath(installed)
+                )
+        except OSError:
+            sections = {}
+        known = installed_parts(
+            sections,
+            pathlib.Path(settings["directory"]),
+            pathlib.Path(settings["bin-directory"]),
+        )
+        raise_all(
+            SettingsError(
+                f"parts: {part} is not installed",
+                f"run bin/buildout install {part}, or list it in parts of [buildout]",
+            )
+            for part in self._parts
+            if part not in known
+        )
+        return tuple(known[part] for part in self._parts)
+
+    # The options
+
+    def _settings(self, parts: tuple[Part, ...]) -> ImageSettings:
+        """The options, typed and checked; every complaint at once."""
+        from eggcrate.build import ImageSettings, this_platform
+        from eggcrate.image.oci import reference
+
+        options = self.options
+        errors: list[EggcrateError] = []
+
+        def checked(read: Any, *arguments: Any, default: Any) -> Any:
+            try:
+                return read(*arguments)
+            except EggcrateError as error:
+                errors.append(error)
+                return default
+
+        for option in sorted(set(options) - set(OPTIONS) - set(_OURS)):
+            if not option.startswith(("_", "__")):
+                errors.append(
+                    SettingsError(
+                        f"there is no option {option!r}",
+                        _nearest(option, OPTIONS, "take it out"),
+                    )
+                )
+        name = options.get("name", self.name)
+        tags = options.get("tags", "latest").split() or ["latest"]
+        references = tuple(
+            filter(None, (checked(reference, name, tag, default=None) for tag in tags))
+        )
+        uid, gid = checked(_user, options.get("user", str(_UID)), default=(_UID, _UID))
+        site = self._site()
+        settings = ImageSettings(
+            references=references,
+            platform=this_platform(),
+            site=site,
+            parts=parts,
+            directory=checked(
+                _absolute,
+                "directory",
+                options.get("directory", "/var/application"),
+                default="/",
+            ),
+            location=pathlib.Path(options["location"]),
+            suite=checked(_suite, options.get("base", "debian"), default=None),
+            os_packages=checked(_packages, options.get("os-packages", ""), default=()),
+            python=checked(
+                _choice, options, "python", ("auto", "debian", "host"), "auto", default="auto"
+            ),
+            include=tuple(self._include(line) for line in _lines(options.get("include", ""))),
+            exclude=tuple(options.get("exclude", "").split()),
+            allow_build_paths=tuple(options.get("allow-build-paths", "").split()),
+            command=checked(self._command, default=()),
+            entrypoint=(
+                checked(_words, "entrypoint", options["entrypoint"], default=())
+                if "entrypoint" in options
+                else None
+            ),
+            uid=uid,
+            gid=gid,
+            expose=checked(_ports, options.get("expose", ""), default=()),
+            volumes=tuple(sorted(options.get("volumes", "").split())),
+            working_directory=options.get("workdir", ""),
+            labels=checked(_pairs, "labels", options.get("labels", ""), default=()),
+            environment=checked(_environment, options.get("environment", ""), default=()),
+            healthcheck=checked(
+                _words, "healthcheck", options.get("healthcheck", ""), default=()
+            ),
+            stop_signal=options.get("stop-signal", "SIGTERM"),
+            layers=checked(_layers, options.get("layers", "12"), default=12),
+            compression=checked(
+                _choice, options, "compression", ("gzip", "none"), "gzip", default="gzip"
+            ),
+            epoch=checked(_epoch, os.environ.get("SOURCE_DATE_EPOCH"), default=0),
+            refresh=self.buildout["buildout"].get("newest", "true") == "true",
+            offline=self.buildout["buildout"].get("offline", "false") == "true",
+        )
+        if (platform := options.get("platform")) and platform != str(settings.platform):
+            errors.append(
+                SettingsError(
+                    f"platform = {platform}: this machine builds for {settings.platform}",
+                    "take the option out, or run buildout on such a machine",
+                )
+            )
+        raise_all(errors)
+        return settings
+
+    def _site(self) -> Site:
+        from eggcrate.payload.closure import Site, develop_locations
+
+        settings = self.buildout["buildout"]
+        directory = pathlib.Path(settings["directory"])
+        develop_eggs = pathlib.Path(settings["develop-eggs-directory"])
+        # a circus-config part publishes the one that its configuration uses
+        run_directory = self.options.get("run-directory") or "var/run"
+        supervisor = self.options.get("supervisor")
+        if supervisor in self._parts and "run-directory" not in self.options:
+            run_directory = self.buildout[supervisor].get("run-directory", run_directory)
+        return Site(
+            directory=directory,
+            eggs=pathlib.Path(settings["eggs-directory"]),
+            develop_eggs=develop_eggs,
+            bin=pathlib.Path(settings["bin-directory"]),
+            parts=pathlib.Path(settings["parts-directory"]),
+            environment=pathlib.Path(sysconfig.get_path("purelib")),
+            run_directory=directory / run_directory,
+            develop=develop_locations(develop_eggs),
+        )
+
+    def _include(self, line: str) -> Include:
+        from eggcrate.payload.closure import Include
+
+        source, _, target = (word.strip() for word in line.partition(" = "))
+        return Include(pathlib.Path(self.buildout["buildout"]["directory"], source), target)
+
+    def _command(self) -> tuple[str, ...]:
+        supervisor = self.options.get("supervisor", "")
+        if not supervisor:
+            return _words("command", self.options.get("command", ""))
+        if "command" in self.options:
+            raise SettingsError("supervisor and command are both set", "take one of them out")
+        if supervisor not in self._parts:
+            raise SettingsError(
+                f"supervisor: {supervisor!r} is not one of parts",
+                _nearest(supervisor, self._parts, "add it to parts"),
+            )
+        output = self.buildout[supervisor].get("output")
+        if not output:
+            raise SettingsError(
+                f"supervisor: the part {supervisor} has no output",
+                "name a circus-config part, or one of collective.recipe.template",
+            )
+        circusd = pathlib.Path(self.buildout["buildout"]["bin-directory"], "circusd")
+        return (
+            os.fspath(circusd),
+            os.fspath(pathlib.Path(self.buildout["buildout"]["directory"], output)),
+        )
+
+
+def _nearest(word: str, known: Sequence[str], otherwise: str) -> str:
+    found = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {found[0]}?" if found else otherwise
+
+
+def _amount(size: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size} {unit}"
+        size = round(size / 1000)
+    return f"{size} GB"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _words(option: str, text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise SettingsError(
+            f"{option}: {str(error).lower()}", "close the quotes, as in a shell"
+        ) from error
+
+
+def _user(text: str) -> tuple[int, int]:
+    match = _USER.fullmatch(text)
+    if match is None:
+        raise SettingsError(
+            f"user = {text}: not a number",
+            "give a user ID, or USER:GROUP, as in 10001:10001: engines can tell from a number "
+            "that it is not root",
+        )
+    return int(match["uid"]), int(match["gid"] or match["uid"])
+
+
+def _absolute(option: str, text: str) -> str:
+    path = os.path.normpath(text)
+    if not path.startswith("/") or path.startswith("//") or path == "/":
+        raise SettingsError(
+            f"{option} = {text}: not an absolute path below /", "use /var/application, say"
+        )
+    return path
+
+
+def _suite(text: str) -> str | None:
+    kind, _, suite = text.partition(":")
+    if kind != "debian" or not re.fullmatch(r"[a-z][a-z0-9-]*|", suite):
+        raise SettingsError(
+            f"base = {text}: not a base that this release can take",
+            "use debian, or debian:SUITE as in debian:bookworm",
+        )
+    return suite or None
+
+
+def _packages(text: str) -> tuple[str, ...]:
+    names = text.split()
+    raise_all(
+        SettingsError(
+            f"os-packages: {name!r} is not a name of a Debian package",
+            "use names as apt-get install takes them, one a word",
+        )
+        for name in names
+        if _PACKAGE.fullmatch(name) is None
+    )
+    return tuple(dict.fromkeys(names))
+
+
+def _choice(
+    options: Mapping[str, str], option: str, choices: Sequence[str], default: str
+) -> str:
+    value = options.get(option, default)
+    if value not in choices:
+        raise SettingsError(
+            f"{option} = {value}: not one of {', '.join(choices)}",
+            _nearest(value, choices, f"use {default}"),
+        )
+    return value
+
+
+def _ports(text: str) -> tuple[str, ...]:
+    ports = []
+    for word in text.split():
+        match = _PORT.fullmatch(word)
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise SettingsError(
+                f"expose: {word!r} is not a port", "use a number from 1 to 65535, or 53/udp"
+            )
+        ports.append(word if "/" in word else f"{word}/tcp")
+    return tuple(sorted(set(ports)))
+
+
+def _pairs(option: str, text: str) -> tuple[tuple[str, str], ...]:
+    pairs = {}
+    for line in _lines(text):
+        name, found, value = line.partition("=")
+        if not found or not name.strip():
+            raise SettingsError(
+                f"{option}: {line!r} has no name", "write NAME = value, one a line"
+            )
+        pairs[name.strip()] = value.strip()
+    return tuple(sorted(pairs.items()))
+
+
+def _environment(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = _pairs("environment", text)
+    raise_all(
+        SettingsError(
+            f"environment: {name!r} is not a name of a variable",
+            "use letters, digits and underscores",
+        )
+        for name, _ in pairs
+        if _VARIABLE.fullmatch(name) is None
+    )
+    return pairs
+
+
+def _layers(text: str) -> int:
+    from eggcrate.image.plan import MOST_LAYERS
+
+    if not text.isdigit() or not 1 <= int(text) <= MOST_LAYERS:
+        raise SettingsError(
+            f"layers = {text}: not a number from 1 to {MOST_LAYERS}", "use 12, the default"
+        )
+    return int(text)
+
+
+def _epoch(text: str | None) -> int:
+    """The time of all that is in the image; seconds since 1970."""
+    from eggcrate.image.layers import DEFAULT_EPOCH
+
+    if text is None:
+        return DEFAULT_EPOCH
+    # what a tar header can hold
+    if not text.isdigit() or int(text) >= 1 << 33:
+        raise SettingsError(
+            f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds since 1970",
+            "unset it, or use the output of: git log -1 --format=%ct",
+        )
+    return int(text)

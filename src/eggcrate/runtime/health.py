@@ -1,0 +1,24 @@
+"""Whether a URL answers; the health check of an image."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import urllib.parse
+
+
+def healthy(url: str, timeout: float = 4.0) -> bool:
+    """Whether ``url`` answers with a status below 400, within ``timeout`` seconds."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    try:
+        connection.request("GET", parts.path or "/", headers={"User-Agent": "eggcrate-health"})
+        return connection.getresponse().status < 400
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if healthy(sys.argv[1]) else 1)
