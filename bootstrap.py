@@ -21,6 +21,7 @@ eggcrate, under the Zope Public License 2.1.
 import argparse
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import platform
@@ -41,9 +42,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - it is an older Python that is to
         "zc.buildout 6 needs Python 3.10 or newer; run bootstrap.py with a newer one"
     )
 
-# What zc.buildout imports and looks up on every run: installed by name, so that a pin
-# that does not exist is reported as that.  Whatever else they need is held by [versions].
+# What zc.buildout imports and looks up on every run, and what else it requires.
 PROJECTS = ("zc.buildout", "pip", "setuptools", "wheel")
+REQUIRED = ("packaging", "platformdirs")
 UNPINNED = {"zc.buildout": ">=6,<7"}
 
 # Written last into an environment: one without it was made by somebody else.
@@ -182,7 +183,7 @@ def pins(config: Path) -> dict[str, str]:
             result.pop(normalised(project), None)
         elif PROJECT.match(project) and VERSION.match(specifier):
             result[normalised(project)] = specifier
-        elif normalised(project) in map(normalised, PROJECTS):
+        elif normalised(project) in map(normalised, PROJECTS + REQUIRED):
             raise BootstrapError(
                 f"[{versions}] of {config} has {project} = {value!r}, which is no version; "
                 f"write a plain one, {project} = 1.2.3 say"
@@ -238,31 +239,22 @@ def complete(environment: Path, place: Path, wanted: dict[str, str]) -> bool:
 def pip_wheel() -> Path:
     """The pip that comes with this Python, as a file that Python can run."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    try:
-        import ensurepip
-        import venv  # noqa: F401 - build() needs it, and one message tells of both
-    except ImportError as error:
-        raise BootstrapError(
-            f"this Python {version} has no {error.name} module; "
-            + (
-                f"install it with: apt-get install python{version}-venv"
-                if shutil.which("apt-get")
-                else "install the package that brings it, or use another Python"
-            )
-        ) from error
-    directories = [
-        Path(ensurepip.__file__).parent / "_bundled",
-        Path("/usr/share/python-wheels"),
+    specs = {name: importlib.util.find_spec(name) for name in ("venv", "ensurepip")}
+    files = {name: spec.origin for name, spec in specs.items() if spec and spec.origin}
+    places = [
+        sysconfig.get_config_var("WHEEL_PKG_DIR"),  # Fedora
+        Path(files.get("ensurepip", "")).parent / "_bundled",
+        "/usr/share/python-wheels",  # Debian
     ]
-    if sysconfig.get_config_var("WHEEL_PKG_DIR"):
-        directories.insert(0, Path(sysconfig.get_config_var("WHEEL_PKG_DIR")))
-    for directory in directories:
-        for wheel in sorted(directory.glob("pip-*.whl")):
-            return wheel
-    raise BootstrapError(
-        f"the ensurepip module of this Python {version} brings no pip; "
-        "reinstall the package that it came from, or use another Python"
-    )
+    wheels = [wheel for place in places if place for wheel in Path(place).glob("pip-*.whl")]
+    missing = [f"module {name}" for name in specs if name not in files]
+    if missing or not wheels:
+        what = " and no ".join(missing) or "pip in its module ensurepip"
+        how = "install the package that brings it, or use another Python"
+        if shutil.which("apt-get"):
+            how = f"install it with: apt-get install python{version}-venv"
+        raise BootstrapError(f"this Python {version} has no {what}; {how}")
+    return wheels[0]
 
 
 def build(environment: Path, place: Path, wanted: dict[str, str], sources: list[str]) -> None:
@@ -273,15 +265,23 @@ def build(environment: Path, place: Path, wanted: dict[str, str], sources: list[
     try:
         venv.EnvBuilder(symlinks=True, prompt=place.parent.name).create(environment)
     except ValueError as error:
-        raise BootstrapError(f"{error}; move the project to another directory") from error
+        raise BootstrapError(
+            f"an environment can't be in {place.parent}, with a {os.pathsep} in it; "
+            "move the project to another directory"
+        ) from error
     constraints = environment / "constraints.txt"
     constraints.write_text(
-        "".join(f"{project}{specifier}\n" for project, specifier in sorted(wanted.items())),
+        "".join(
+            f"{project}{specifier}\n"
+            for project, specifier in sorted(wanted.items())
+            if project not in map(normalised, PROJECTS + REQUIRED)
+        ),
         encoding="utf-8",
     )
+    # By name, so that a pin that does not exist is reported as that.
     requirements = [
         project + wanted.get(normalised(project), UNPINNED.get(project, ""))
-        for project in PROJECTS
+        for project in (*PROJECTS, *wanted.keys() & set(REQUIRED))
     ]
     install(environment, wheel, [*sources, f"--constraint={constraints}", *requirements])
     constraints.unlink()
@@ -333,13 +333,15 @@ def install(environment: Path, wheel: Path, arguments: list[str]) -> None:
 
 
 def diagnosis(output: str) -> str:
-    """What pip's output means, in one sentence; unknown complaints come with all of it."""
+    """What pip's output means, in one sentence; all of it goes before one we don't know."""
     conflict = re.search(r"The conflict is caused by:\n((?:    .*\n)+)", output)
     if conflict:
-        causes = " but ".join(line.strip() for line in conflict.group(1).splitlines())
-        return f"the pins contradict each other: {causes}; mend [versions]".replace(
-            "The user requested (constraint)", "[versions] has"
-        ).replace("The user requested", "[versions] has")
+        causes = [
+            re.sub("The user requested( .constraint.)?", "[versions] has", line.strip())
+            for line in conflict.group(1).splitlines()
+        ]
+        # more are about the versions that pip tried next
+        return f"the pins contradict each other: {', but '.join(causes[:2])}; mend [versions]"
     missing = re.search(r"No matching distribution found for (\S+)", output)
     choice = re.search(r"\(from versions: (?:.*, )?([^,)]+)\)", output)
     if missing and choice and choice.group(1) != "none":
@@ -350,7 +352,7 @@ def diagnosis(output: str) -> str:
     if "after connection broken by" in output or "Could not fetch URL" in output:
         listed = re.search(r"Looking in indexes: (.*)", output)
         urls = listed.group(1).split(", ") if listed else ["https://pypi.org/simple"]
-        hosts = " or ".join(str(urlsplit(url).hostname) for url in urls if "//" in url)
+        hosts = " or ".join(filter(None, (urlsplit(url).hostname for url in urls)))
         cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", output)
         return (
             f"can't reach {hosts}{f' ({cause.group(1)})' if cause else ''}; check the network, "
@@ -362,7 +364,8 @@ def diagnosis(output: str) -> str:
             "name a source that has it with --index or --find-links"
         )
     sys.stderr.write(output)
-    return "pip failed, for the reason above; mend that and run bootstrap.py again"
+    last = re.findall("ERROR: (.*)", output)[-1:] or ["see above"]
+    return f"pip failed ({last[0]}); mend that, and run bootstrap.py again"
 
 
 def put_in_place(environment: Path, place: Path) -> None:

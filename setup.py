@@ -36,6 +36,8 @@ setup(
         "pyelftools>=0.30",
         # the default installer of virtualenv-part; one binary, released every week
         "uv>=0.5",
+        # markers and requirements of distributions (PEP 508); zc.buildout needs it too
+        "packaging>=23",
     ],
     extras_require={
         # talks to the Docker Engine; kept by Docker itself
@@ -43,7 +45,6 @@ setup(
         "test": [
             "collective.recipe.template>=3",
             "docker>=7",
-            "jsonschema>=4.18",
             "manuel>=1.12",
             "zope.testing>=5",
             "zope.testrunner>=6.4",

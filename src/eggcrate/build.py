@@ -32,7 +32,7 @@ from eggcrate.payload.bytecode import bytecode_entries
 from eggcrate.payload.closure import Closure, Include, Part, Site
 from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.relocation import Relocation, Rule
-from eggcrate.transports import debian
+from eggcrate.transports import deb, debian
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
 # the modules of the runtime package that an image gets
 _RUNTIME_MODULES = ("__init__", "start", "health")
-_DEBIAN_ARCHITECTURES = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
 
 
@@ -248,18 +247,10 @@ class _Base:
 
     def __init__(self, settings: ImageSettings, store: Store) -> None:
         self._settings = settings
-        architecture = settings.platform.architecture
-        self._architecture = _DEBIAN_ARCHITECTURES.get(architecture, architecture)
+        architecture = debian.debian_architecture(str(settings.platform))
         self._state = store.root / "apt"
         self._debs = store.root / "debs"
-        self._suite = debian.suite(settings.suite, architecture=self._architecture)
-        self._refreshed = False
-
-    def _refresh(self) -> bool:
-        """Whether the package lists should be fetched; once a build."""
-        wanted = self._settings.refresh and not self._refreshed
-        self._refreshed = True
-        return wanted
+        self._suite = debian.suite(settings.suite, architecture=architecture)
 
     def python(self) -> Interpreter:
         """The Python of the image, by the option ``python`` and what Debian has."""
@@ -267,10 +258,7 @@ class _Base:
         if wanted == "host":
             return interpreters.host_interpreter()
         offered = debian.python_version(
-            self._suite,
-            state=self._state,
-            refresh=self._refresh(),
-            offline=self._settings.offline,
+            self._suite, state=self._state, offline=self._settings.offline
         )
         this = f"{version[0]}.{version[1]}"
         if offered == this:
@@ -298,25 +286,21 @@ class _Base:
             tuple(sorted(set(names))),
             suite=self._suite,
             state=self._state,
-            refresh=self._refresh(),
+            refresh=settings.refresh,
             offline=settings.offline,
         )
-        debian.download(
-            packages,
-            suite=self._suite,
-            store=self._debs,
-            state=self._state,
-            offline=settings.offline,
-        )
-        return debian.root_entries(
-            [debian.unpack(package, self._debs) for package in packages],
+        debian.download(packages, store=self._debs, offline=settings.offline)
+        return deb.root_entries(
+            [deb.unpack(package, self._debs) for package in packages],
             user="app" if settings.uid else None,
             uid=settings.uid,
         )
 
     def package_for(self, library: str) -> str | None:
         """The package that most likely provides a shared library."""
-        return debian.package_for_library(library, suite=self._suite, state=self._state)
+        return debian.package_for_library(
+            library, suite=self._suite, state=self._state, offline=self._settings.offline
+        )
 
 
 def _runtime_entries() -> Iterator[FileEntry]:

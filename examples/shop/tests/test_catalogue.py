@@ -1,4 +1,4 @@
-"""The shop's pages: ``bin/django test --settings=shop.settings.development examples/shop/tests``."""
+"""The shop's pages; run them with ``bin/django test examples/shop/tests``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from django.core.management import call_command
 from django.db import DatabaseError
 from django.test import Client, TestCase, override_settings
 from django.urls import reverse
-
 from shop.catalogue.models import Product
 
 HASHED = {

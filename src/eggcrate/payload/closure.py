@@ -116,7 +116,7 @@ def develop_locations(develop_eggs: pathlib.Path) -> tuple[pathlib.Path, ...]:
 
 def egg_name(directory: str) -> str:
     """The distribution and version in an egg's file name, without Python and platform."""
-    return re.sub(r"-py\d+(\.\d+)?(-[\w.]+)?$", "", directory.removesuffix(".egg"))
+    return re.sub(r"-py\d+(\.\d+)?(-.+)?$", "", directory.removesuffix(".egg"))
 
 
 def canonical_name(name: str) -> str:
@@ -137,6 +137,9 @@ class Closure:
     ) -> None:
         self._site = site
         self._relocation = relocation
+        # where buildout and its Python keep what they make
+        self._places = {site.bin, site.parts, site.develop_eggs, site.environment.parents[2]}
+        self._places |= {*site.eggs.parents, site.eggs} - {*site.directory.parents}
         self._exclude = tuple(exclude)
         self._allow = tuple(allow_build_paths)
         self._queue: collections.deque[tuple[pathlib.Path, str, bool]] = collections.deque()
@@ -217,12 +220,14 @@ class Closure:
             self._take_tree(environment, f"environment {environment.name}", reason)
         elif (location := self._develop_location_of(path)) is not None:
             self._take_develop(location, reason)
-            if not self._is_packed(path):
+            if path != location and not self._is_packed(path):
                 self._take_tree(path, "data", reason)
-        elif path in (site.directory, site.bin, site.parts, site.develop_eggs, site.eggs) or (
+        elif path in (site.bin, site.parts, site.develop_eggs, site.eggs) or (
             site.directory.is_relative_to(path)
         ):
             pass  # a place where others put things, not a thing
+        elif any(location.is_relative_to(path) for location in site.develop):
+            self._take(path, "develop", reason)  # a checkout: the directory alone
         elif path.is_dir() and not path.is_symlink():
             self._take_tree(path, "data", reason)
         elif self._relocation.path(os.fspath(path)) is not None:
@@ -286,21 +291,26 @@ class Closure:
         declared: set[str] = set()
         for listing in location.glob("*.egg-info/top_level.txt"):
             declared.update(listing.read_text(encoding="utf-8").split())
-        found = set()
-        for path in location.iterdir():
-            module = path.name.removesuffix(".py")
+        is_project = any(
+            (location / name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")
+        )
+
+        def fits(path: pathlib.Path) -> bool:
+            name = path.name.split(".")[0]
+            if declared:
+                # a package, a module, an extension module that was built in place
+                return name in declared and (path.is_dir() or path.suffix in (".py", ".so"))
             if path.is_dir():
-                fits = path.name in declared or (
-                    not declared and (path / "__init__.py").is_file()
-                )
-            elif path.suffix == ".py":
-                fits = module in declared or (not declared and path.name not in _PROJECT_FILES)
-            else:
-                # an extension module that was built in place
-                fits = path.suffix == ".so" and path.name.split(".")[0] in declared
-            if fits and not self._left_out(path):
-                found.add(path.name)
-        return found
+                # beside a project's packages lie its documents and tests
+                pattern = "__init__.py" if is_project else "**/*.py"
+                return next(path.glob(pattern), None) is not None
+            return path.suffix == ".py" and path.name not in _PROJECT_FILES
+
+        return {
+            path.name
+            for path in location.iterdir()
+            if not self._left_out(path) and path not in self._places and fits(path)
+        }
 
     def _take_mentioned_packages(self) -> None:
         """Packages beside ``buildout.cfg`` that scripts name and that their path reaches.
@@ -309,7 +319,10 @@ class Closure:
         of the project, and much else.
         """
         directory = self._site.directory
-        if not self._imported_from_directory or directory in self._site.develop:
+        if not self._imported_from_directory:
+            return
+        if directory in self._site.develop:
+            self._take_develop(directory, self._imported_from_directory[0][1])
             return
         candidates = self._importable(directory)
         pending = list(self._imported_from_directory)

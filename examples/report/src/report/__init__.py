@@ -1,4 +1,4 @@
-"""Sum up nginx's access log, as ``templates/nginx.conf.in`` writes it: a line of JSON a request."""
+"""Sum up nginx's access log, as the shop's nginx writes it: a line of JSON a request."""
 
 from __future__ import annotations
 

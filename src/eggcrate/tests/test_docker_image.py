@@ -1,0 +1,148 @@
+"""The options of docker-image, and what it says of wrong ones."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+import unittest
+from unittest import mock
+
+import zc.buildout
+import zc.buildout.testing
+
+from eggcrate.recipes.docker_image import Recipe
+
+
+class OptionsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.directory = pathlib.Path(os.path.realpath(scratch.name))
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.directory)
+        self.buildout = zc.buildout.testing.Buildout()
+        self.buildout["buildout"]["parts"] = "app circus image"
+        self.buildout["app"] = {"recipe": "zc.recipe.egg"}
+        self.buildout["circus"] = {
+            "recipe": "collective.recipe.template",
+            "output": f"{self.directory}/parts/circus.ini",
+        }
+
+    def recipe(self, **options: str) -> Recipe:
+        named = {name.replace("_", "-"): value for name, value in options.items()}
+        options = {"recipe": "eggcrate:docker-image", **named}
+        return Recipe(self.buildout, "image", options)
+
+    def complaint(self, **options: str) -> str:
+        with self.assertRaises(zc.buildout.UserError) as caught:
+            self.recipe(**options)
+        return str(caught.exception)
+
+    def test_publishes_where_the_image_will_be(self) -> None:
+        recipe = self.recipe()
+        location = f"{self.directory}/parts/image"
+        self.assertEqual(recipe.options["location"], location)
+        self.assertEqual(recipe.options["image"], f"{location}/image.tar")
+        self.assertEqual(recipe.options["owned"], location)
+
+    def test_the_constructor_makes_nothing(self) -> None:
+        before = sorted(os.listdir(self.directory))
+        self.recipe(os_packages="nginx-light")
+        self.assertEqual(sorted(os.listdir(self.directory)), before)
+
+    def test_parts_are_those_before_it(self) -> None:
+        self.assertEqual(self.recipe()._parts, ["app", "circus"])
+
+    def test_an_unknown_part_has_its_nearest_name(self) -> None:
+        self.assertEqual(
+            self.complaint(parts="app cirus"),
+            "[image] parts: there is no part 'cirus'; did you mean circus?",
+        )
+
+    def test_every_unknown_part_is_named(self) -> None:
+        message = self.complaint(parts="cirus appp")
+        self.assertIn("'cirus'", message)
+        self.assertIn("'appp'", message)
+
+    def test_a_section_without_a_recipe_is_no_part(self) -> None:
+        self.buildout["custom"] = {"port": "1"}
+        self.assertEqual(
+            self.complaint(parts="custom"),
+            "[image] parts: the section custom has no recipe; take it out of parts",
+        )
+
+    def test_an_unknown_option_has_its_nearest_name(self) -> None:
+        self.assertEqual(
+            self.complaint(os_package="nginx"),
+            "[image] there is no option 'os-package'; did you mean os-packages?",
+        )
+
+    def test_all_complaints_come_at_once(self) -> None:
+        message = self.complaint(name="Acme/Shop", user="app", expose="99999", layers="no")
+        for part in ("'Acme/Shop'", "user = app", "'99999'", "layers = no"):
+            self.assertIn(part, message)
+
+    def test_names_that_are_no_references(self) -> None:
+        for name in ("Acme/shop", "acme//shop", "acme/shop:1", "-a", "a b", "a" * 300):
+            with self.subTest(name=name):
+                self.assertIn("is not valid", self.complaint(name=name))
+
+    def test_names_that_are_references(self) -> None:
+        for name, full in {
+            "shop": "docker.io/library/shop:latest",
+            "acme/shop": "docker.io/acme/shop:latest",
+            "registry.example/a/b": "registry.example/a/b:latest",
+            "localhost:5000/a": "localhost:5000/a:latest",
+        }.items():
+            with self.subTest(name=name):
+                settings = self.recipe(name=name)._settings(parts=())
+                self.assertEqual([str(r) for r in settings.references], [full])
+
+    def test_tags(self) -> None:
+        settings = self.recipe(name="shop", tags="1.0 latest")._settings(parts=())
+        self.assertEqual([r.familiar for r in settings.references], ["shop:1.0", "shop:latest"])
+        self.assertIn("'a/b'", self.complaint(tags="a/b"))
+
+    def test_a_supervisor_runs_its_configuration(self) -> None:
+        settings = self.recipe(supervisor="circus")._settings(parts=())
+        self.assertEqual(
+            settings.command,
+            (f"{self.directory}/bin/circusd", f"{self.directory}/parts/circus.ini"),
+        )
+
+    def test_a_supervisor_that_is_no_part(self) -> None:
+        self.assertIn("did you mean circus?", self.complaint(supervisor="cirus"))
+
+    def test_supervisor_and_command_exclude_each_other(self) -> None:
+        self.assertIn("both set", self.complaint(supervisor="circus", command="x"))
+
+    def test_a_base_that_can_not_be_taken(self) -> None:
+        self.assertIn("base = alpine", self.complaint(base="alpine"))
+
+    def test_a_quote_that_is_not_closed(self) -> None:
+        self.assertIn("command: no closing quotation", self.complaint(command="a 'b"))
+
+    def test_environment_and_labels(self) -> None:
+        settings = self.recipe(environment="A = 1\nB=x=y", labels="a.b = c")._settings(parts=())
+        self.assertEqual(settings.environment, (("A", "1"), ("B", "x=y")))
+        self.assertEqual(settings.labels, (("a.b", "c"),))
+        self.assertIn("'1A'", self.complaint(environment="1A = 2"))
+
+    def test_source_date_epoch(self) -> None:
+        with mock.patch.dict(os.environ, SOURCE_DATE_EPOCH="1700000000"):
+            self.assertEqual(self.recipe()._settings(parts=()).epoch, 1_700_000_000)
+        for wrong in ("", "abc", "-1", "1.5", "1" + "0" * 12):
+            with self.subTest(wrong), mock.patch.dict(os.environ, SOURCE_DATE_EPOCH=wrong):
+                self.assertIn("SOURCE_DATE_EPOCH is", self.complaint())
+
+    def test_a_part_that_was_never_installed(self) -> None:
+        recipe = self.recipe(parts="app")
+        with self.assertRaises(zc.buildout.UserError) as caught:
+            recipe.install()
+        self.assertEqual(
+            str(caught.exception),
+            "[image] parts: app is not installed; run bin/buildout install app, or list it in "
+            "parts of [buildout]",
+        )
