@@ -281,7 +281,7 @@ def build(environment: Path, place: Path, wanted: dict[str, str], sources: list[
     # By name, so that a pin that does not exist is reported as that.
     requirements = [
         project + wanted.get(normalised(project), UNPINNED.get(project, ""))
-        for project in (*PROJECTS, *wanted.keys() & set(REQUIRED))
+        for project in (*PROJECTS, *(name for name in REQUIRED if name in wanted))
     ]
     install(environment, wheel, [*sources, f"--constraint={constraints}", *requirements])
     constraints.unlink()

@@ -97,14 +97,8 @@ class Outcome:
     changed_bytes: int
 
 
-def relocation_rules(
-    site: Site, directory: str, python: Interpreter, prefixes: Sequence[str]
-) -> tuple[Rule, ...]:
-    """What the paths of a buildout become in its image.
-
-    ``prefixes`` are those of the Python that runs buildout: of its environment, then of
-    its installation.
-    """
+def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[Rule, ...]:
+    """What the paths of a buildout become in its image."""
     rules = [
         Rule(os.fspath(site.directory), directory),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
@@ -119,21 +113,20 @@ def relocation_rules(
     if not site.environment.is_relative_to(site.directory):
         rules.append(Rule(os.fspath(site.environment), f"{directory}/.venv/site-packages"))
     image_prefix = posixpath.dirname(posixpath.dirname(python.program))
-    for prefix in prefixes:
-        if prefix in ("/usr", "/usr/local") or pathlib.Path(prefix).is_relative_to(
+    for prefix in map(os.fspath, site.prefixes):
+        if prefix not in ("/usr", "/usr/local") and not pathlib.Path(prefix).is_relative_to(
             site.directory
         ):
-            continue
-        rules.append(Rule(prefix, image_prefix))
+            rules.append(Rule(prefix, image_prefix))
     return tuple(rules)
 
 
-def build(settings: ImageSettings, store: Store, prefixes: Sequence[str]) -> Outcome:
+def build(settings: ImageSettings, store: Store) -> Outcome:
     """Build the image and leave it at the settings' location.
 
     Nothing is written there before the plan is complete and has passed every check.
     """
-    plan, runtime = plan_image(settings, store, prefixes)
+    plan, runtime = plan_image(settings, store)
     before = _known_layers(settings.location)
     image = layout.make_image(
         plan,
@@ -183,16 +176,12 @@ def _known_layers(location: pathlib.Path) -> set[str]:
         return set()
 
 
-def plan_image(
-    settings: ImageSettings, store: Store, prefixes: Sequence[str]
-) -> tuple[BuildPlan, RuntimeConfig]:
+def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, RuntimeConfig]:
     """The plan of the image, which has passed every check, and how a container is run."""
     base = _Base(settings, store)
     python = base.python()
     packages = base.entries(python)
-    relocation = Relocation(
-        relocation_rules(settings.site, settings.directory, python, prefixes)
-    )
+    relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
     closure = Closure(
         settings.site,
         relocation,

@@ -67,8 +67,9 @@ def check(
     The result says what could not be tested, and why, or is empty: a problem of this
     machine (an address that is taken, a file, a user or a name that only the image has) is
     no mistake of the configuration.  Files that are missing below ``directory``, the
-    buildout's, are one.  Nothing is written outside a temporary directory, except log
-    files that the configuration itself names and nginx opens.
+    buildout's, are one.  What nginx makes when it tests (its pid file, sockets, temporary
+    directories, log files) is made in a temporary directory, unless the configuration has
+    it outside the run directory.
     """
     if not _MAIN.search(rendered.text):
         return "it has neither an events nor an http block, so another file must include it"
@@ -77,7 +78,7 @@ def check(
             return f"the name of the temporary directory, {temporary!r}, would need quotes"
         scratch = _Scratch(pathlib.Path(temporary), output, run_directory)
         scratch.write(rendered.text)
-        said = _ask(program, temporary, scratch.copy)
+        said = _ask(program, scratch.copy)
         if not said:
             return ""
         found = _COMPLAINT.search(said)
@@ -119,11 +120,12 @@ def check(
     )
 
 
-def _ask(program: str, prefix: str, configuration: str) -> str:
+def _ask(program: str, configuration: str) -> str:
     """What ``nginx -t`` has to say about a configuration; nothing when all is well."""
     try:
         result = subprocess.run(
-            [program, "-t", "-e", "stderr", "-c", configuration, "-p", f"{prefix}/"],
+            # no -p: paths like modules/x.so start from the prefix that nginx was built with
+            [program, "-t", "-e", "stderr", "-c", configuration],
             # nginx takes over the sockets that NGINX names
             env={name: value for name, value in os.environ.items() if name != "NGINX"},
             stdin=subprocess.DEVNULL,
@@ -160,7 +162,7 @@ class _Scratch:
 
     def write(self, text: str) -> None:
         """Lay the place out, with ``text`` as the configuration."""
-        for name in ("conf", "run", "logs"):
+        for name in ("conf", "run"):
             (self._root / name).mkdir()
         with contextlib.suppress(OSError):  # no such directory yet, or none that we may read
             for beside in self._output.parent.iterdir():

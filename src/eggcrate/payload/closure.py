@@ -74,8 +74,9 @@ class Site:
     """Where a buildout has its things; absolute paths of this machine.
 
     ``develop`` are the directories that ``develop-eggs`` puts on the path.
-    ``environment`` is the site-packages directory of the Python that runs buildout.
-    ``run_directory`` holds sockets and the like; it is made at start, never packed.
+    ``environment`` is the site-packages directory of the Python that runs buildout,
+    ``prefixes`` are those of its environment and of its installation.  ``run_directory``
+    holds sockets and the like; it is made at start, never packed.
     """
 
     directory: pathlib.Path
@@ -85,6 +86,7 @@ class Site:
     parts: pathlib.Path
     environment: pathlib.Path
     run_directory: pathlib.Path
+    prefixes: tuple[pathlib.Path, ...]
     develop: tuple[pathlib.Path, ...]
 
 
@@ -124,6 +126,12 @@ def canonical_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many there are more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
 class Closure:
     """Collects entries, following what each file refers to."""
 
@@ -138,7 +146,7 @@ class Closure:
         self._site = site
         self._relocation = relocation
         # where buildout and its Python keep what they make
-        self._places = {site.bin, site.parts, site.develop_eggs, site.environment.parents[2]}
+        self._places = {site.bin, site.parts, site.develop_eggs, *site.prefixes}
         self._places |= {*site.eggs.parents, site.eggs} - {*site.directory.parents}
         self._exclude = tuple(exclude)
         self._allow = tuple(allow_build_paths)
@@ -147,6 +155,7 @@ class Closure:
         self._entries: dict[str, FileEntry] = {}
         self._imported_from_directory: list[tuple[pathlib.Path, str, bytes]] = []
         self._environment_wanted = ""
+        self._residues: dict[str, list[str]] = {}
         self.errors: list[EggcrateError] = []
         self.warnings: list[str] = []
         # what a #! line names, for the check of interpreters
@@ -191,6 +200,13 @@ class Closure:
         self._follow()
         self._take_environment()
         self._follow()
+        for residue, files in sorted(self._residues.items()):
+            self.errors.append(
+                PlanError(
+                    f"the path {residue} of this machine is left in {some(files)}",
+                    "build them so that they don't name it, or list them in allow-build-paths",
+                )
+            )
         raise_all(self.errors)
         return list(self._entries.values())
 
@@ -236,7 +252,7 @@ class Closure:
 
     def _is_interpreter(self, path: pathlib.Path) -> bool:
         """Whether the path belongs to the Python that runs buildout."""
-        return path.is_relative_to(self._site.environment.parents[2])
+        return any(path.is_relative_to(prefix) for prefix in self._site.prefixes)
 
     def _environment_of(self, path: pathlib.Path) -> pathlib.Path | None:
         """The virtual environment that the path lies in, below the buildout."""
@@ -513,12 +529,7 @@ class Closure:
             data = self._relocation.text(data)
         residue = self._relocation.residue(data)
         if residue and not self._allowed(target):
-            self.errors.append(
-                PlanError(
-                    f"{self._shown(path)} still names {residue} of this machine",
-                    "build it so that it doesn't, or list it in allow-build-paths",
-                )
-            )
+            self._residues.setdefault(residue, []).append(self._shown(path))
         return bytes_file(target, data, group=group, reason=reason, mode=mode)
 
     def _allowed(self, target: str) -> bool:

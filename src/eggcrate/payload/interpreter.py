@@ -126,9 +126,21 @@ def _relocated(
     data = source.read_bytes()
     mode = 0o755 if os.access(source, os.X_OK) else 0o644
     if relocation is not None and relocation.touches(data):
-        data = relocation.text(data) if is_text(data) else relocation.binary(data)
+        data = relocation.text(data) if is_text(data) else _masked(data)
         return bytes_file(target, data, group=GROUP, reason=reason, mode=mode)
     return disk_file(target, source, group=GROUP, reason=reason, mode=mode)
+
+
+def _masked(data: bytes) -> bytes:
+    """A program of the interpreter without its compiled-in prefix, at its length.
+
+    The prefix counts only where no standard library lies beside the program, so slashes
+    may stand for it.  Its last component stays: a linker lets other strings, the version
+    for instance, share the end of this one.
+    """
+    prefix = os.fsencode(sys.base_prefix)
+    name = prefix.rpartition(b"/")[2]
+    return data.replace(prefix, b"/" * (len(prefix) - len(name)) + name)
 
 
 def _shared_libraries(

@@ -82,21 +82,6 @@ class Relocation:
         """``data`` with every path of the build replaced."""
         return self._pattern.sub(self._replacement, data)
 
-    def binary(self, data: bytes) -> bytes:
-        """``data`` with the paths in its NUL-terminated strings replaced, its length kept.
-
-        A string that would grow stays as it is.
-        """
-
-        def padded(match: re.Match[bytes]) -> bytes:
-            string = match[0]
-            relocated = self.text(string)
-            if len(relocated) > len(string):
-                return string
-            return relocated + bytes(len(string) - len(relocated))
-
-        return re.sub(rb"(?:" + self._alternatives + rb")[^\x00]*", padded, data)
-
     def residue(self, data: bytes) -> str | None:
         """A path of the build that stands in ``data``, or None.
 

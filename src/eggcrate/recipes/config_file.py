@@ -21,6 +21,7 @@ from eggcrate.errors import (
     raise_all,
 )
 from eggcrate.recipes import ownership
+from eggcrate.runtime.start import private_mode
 
 Buildout = Mapping[str, MutableMapping[str, str]]
 
@@ -73,9 +74,7 @@ class ConfigFile:
         with _noting(errors):
             self._check_output(output, source.path)
         raise_all(errors)
-        with _noting(errors):
-            self._check_writable()
-        raise_all(errors)
+        self._check_writable()
 
     def shown(self, path: pathlib.Path) -> str:
         """The path as messages have it: below the buildout directory, relative to it."""
@@ -102,7 +101,7 @@ class ConfigFile:
         are sockets in it.  Like the output's parents it is made here and never owned.
         """
         try:
-            self.run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.run_directory.mkdir(mode=private_mode(), parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(
                 f"run-directory {self.run_directory} can't be made: {error.strerror}",

@@ -91,7 +91,7 @@ class Recipe:
         from eggcrate.image.store import Store, default_root
 
         settings = self._settings(parts=self._made_parts())
-        outcome = build(settings, Store(default_root()), (sys.prefix, sys.base_prefix))
+        outcome = build(settings, Store(default_root()))
         self._report(settings, outcome)
 
     def _report(self, settings: ImageSettings, outcome: Outcome) -> None:
@@ -282,6 +282,7 @@ class Recipe:
             parts=pathlib.Path(settings["parts-directory"]),
             environment=pathlib.Path(sysconfig.get_path("purelib")),
             run_directory=directory / run_directory,
+            prefixes=(pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix)),
             develop=develop_locations(develop_eggs),
         )
 

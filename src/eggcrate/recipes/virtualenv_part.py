@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -88,14 +89,15 @@ class Recipe:
             assert record is not None
             links = self._links(record.commands)
             gone = set(before.links if before else ()) - set(links)
-            for script in gone:
-                if self._is_ours(self.bin / script):
-                    (self.bin / script).unlink(missing_ok=True)
+            for path in (self.bin / script for script in gone):
+                if self._is_ours(path):
+                    path.unlink()
             self._place(links)
         except BaseException:
             if before is not None:
                 # buildout has removed the scripts of the environment that stays
-                self._place(before.links)
+                with contextlib.suppress(InstallError):
+                    self._place(before.links)
             raise
         if record.links != links:
             dataclasses.replace(record, links=links).write(location)
@@ -135,11 +137,13 @@ class Recipe:
         return links
 
     def _is_ours(self, path: pathlib.Path) -> bool:
-        """Whether a script may be replaced: it leads to this environment, or nowhere."""
-        if path.is_symlink():
-            return not path.exists() or path.readlink().parent == self.wanted.location / "bin"
+        """Whether a script may be replaced: it leads here, maybe to where we were before."""
+        location = self.wanted.location
         try:
-            return path.read_bytes() == self._interpreter_script()
+            with path.open("rb") as file:
+                return f"/{location.parent.name}/{location.name}/bin/".encode() in file.read(
+                    4096
+                )
         except OSError:
             return False
 
@@ -147,28 +151,34 @@ class Recipe:
         try:
             self.bin.mkdir(exist_ok=True)
             for script, command in links.items():
-                path = self.bin / script
-                if command == "python":
-                    # Python looks for its environment beside the name it is called by, so
-                    # a link wouldn't do.
-                    _put_program(path, self._interpreter_script())
-                else:
-                    _put_link(path, self.wanted.location / "bin" / command)
+                _put_program(self.bin / script, self._script(command))
         except OSError as error:
             raise InstallError(
                 f"{self.bin} can't be written: {error.strerror}",
                 "free it: check the permissions and the space on the disk",
             ) from error
 
-    def _interpreter_script(self) -> bytes:
+    def _script(self, command: str) -> bytes:
+        """What does the same in ``bin/`` as the program in the environment.
+
+        Never a link: buildout doesn't remove one whose target is gone, and a part that
+        writes a script of the same name would write through it.
+        """
+        program = self.wanted.location / "bin" / command
+        if command != "python":
+            with program.open("rb") as file:
+                if file.read(2) == b"#!":
+                    return b"#!" + file.read()
+        # Python looks for its environment beside the name it is called by, and so may others
         python = self.wanted.location / "bin" / "python"
         shebang = f"#!{python} -IS"
         if len(os.fsencode(shebang)) > _LONGEST_SHEBANG or re.search(r"\s", str(python)):
-            quoted = str(python).replace("'", "'\\''")
+            quoted = str(program).replace("'", "'\\''")
             return os.fsencode(f"#!/bin/sh\nexec '{quoted}' \"$@\"\n")
         # needs no shell: an image may have none
-        lines = [shebang, "import os, sys", f"python = {str(python)!r}"]
-        return os.fsencode("\n".join([*lines, "os.execv(python, [python, *sys.argv[1:]])", ""]))
+        lines = [shebang, "import os, sys", f"program = {str(program)!r}"]
+        lines += ["os.execv(program, [program, *sys.argv[1:]])", ""]
+        return os.fsencode("\n".join(lines))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,14 +438,17 @@ def _conflicts(
 
 
 def _index(text: str, directory: pathlib.Path, errors: list[EggcrateError]) -> str | None:
-    words = text.split()
-    if len(words) > 1:
-        errors.append(
-            SettingsError("index: it has more than one URL", "name one; add find-links")
-        )
-    if not words:
+    text = text.strip()
+    if not text:
         return None
-    return _url(words[0], "index", directory, errors)
+    if "\n" in text or text.count("://") > 1:
+        errors.append(
+            SettingsError(
+                "index: it has more than one URL", "name one; add others to find-links"
+            )
+        )
+        return None
+    return _url(text, "index", directory, errors)
 
 
 def _find_links(
@@ -466,17 +479,9 @@ def _url(
     return path.as_uri()
 
 
-def _put_link(path: pathlib.Path, target: pathlib.Path) -> None:
-    if path.is_symlink() and path.readlink() == target:
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".eggcrate-") as scratch:
-        link = pathlib.Path(scratch, path.name)
-        link.symlink_to(target)
-        link.replace(path)
-
-
 def _put_program(path: pathlib.Path, content: bytes) -> None:
-    if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+    is_program = path.is_file() and not path.is_symlink() and os.access(path, os.X_OK)
+    if is_program and path.read_bytes() == content:
         return
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".eggcrate-") as scratch:
         file = pathlib.Path(scratch, path.name)

@@ -12,14 +12,20 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
 
-def run_directory_problem(path: str) -> str | None:
-    """Make the private directory at ``path``, mode 0700; what is wrong when it can't be.
+def private_mode() -> int:
+    """The mode of a run directory that this process makes."""
+    return 0o711 if os.geteuid() == 0 else 0o700
 
-    One that is there is taken when it is this user's own, or can be written.
+
+def run_directory_problem(path: str) -> str | None:
+    """Make the private directory at ``path``; what is wrong when it can't be made.
+
+    Its mode is 0700, for root 0711: nginx's workers are another user then, and connect
+    to a socket in it.  One that is there is taken when this user can write to it.
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
+        os.mkdir(path, private_mode())
     except FileExistsError:
         if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
             return (

@@ -19,6 +19,7 @@ import zc.buildout
 import zc.buildout.buildout
 
 from eggcrate.recipes import ownership
+from eggcrate.runtime.start import private_mode
 
 
 class Sample:
@@ -373,7 +374,7 @@ class RunDirectory(RecipeTest):
         self.template.write_text("${circus:run-directory}")
         self.sample.run(BUILDOUT)
         self.assertEqual(self.output(), "SAMPLE/var/run")
-        self.assertEqual(self.mode("var/run"), 0o700)
+        self.assertEqual(self.mode("var/run"), private_mode())
 
     def test_one_that_exists_is_left_as_it_is(self) -> None:
         self.path("var/run").mkdir(parents=True)

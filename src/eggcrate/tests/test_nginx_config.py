@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import textwrap
 import unittest
 import unittest.mock
 from collections.abc import Iterator
 
 from eggcrate.config import nginx
+from eggcrate.tests.layers import NGINX
 from eggcrate.tests.test_circus_config import Sample
 
 BUILDOUT = """\
@@ -60,12 +60,10 @@ OUTPUT = "parts/nginx/nginx.conf"
 
 
 class NginxTest(unittest.TestCase):
+    layer = NGINX
+
     def setUp(self) -> None:
-        if nginx.find() is None:
-            reason = "there is no nginx; apt-get install nginx-light"
-            if os.environ.get("EGGCRATE_REQUIRE") == "all":
-                self.fail(reason)
-            self.skipTest(reason)
+        NGINX.require(self)
         self.sample = Sample(self)
         self.sample.write("templates/nginx.conf.in", TEMPLATE)
 
@@ -118,7 +116,6 @@ class Accepted(NginxTest):
 
     def test_relative_includes_start_beside_the_output(self) -> None:
         self.sample.write("parts/nginx/conf.d/site.conf", "gzip_static on;\n")
-        self.template("    include conf.d/site.conf;")
         self.accepted()
 
 
@@ -135,21 +132,20 @@ class Refused(NginxTest):
             ),
         )
 
-    def test_structure(self) -> None:
+    def test_a_directive_in_the_wrong_place(self) -> None:
         self.template("    server {")
         self.refused(
-            "templates/nginx.conf.in, line 25: unexpected end of file, expecting \"}\""
-            if False
-            else "templates/nginx.conf.in, line 12: "
-            '"upstream" directive is not allowed here'
+            'templates/nginx.conf.in, line 12: "upstream" directive is not allowed here'
         )
 
-    def test_a_forgotten_brace_and_a_forgotten_semicolon(self) -> None:
+    def test_what_was_forgotten(self) -> None:
         self.template("", "events {\n}\n")
         self.refused('templates/nginx.conf.in: no "events" section in configuration')
+        self.sample.write("templates/nginx.conf.in", TEMPLATE.removesuffix("}\n"))
+        self.refused('templates/nginx.conf.in, line 24: unexpected end of file, expecting "}"')
         self.template("    gzip_static on")
         self.refused(
-            'templates/nginx.conf.in, line 12: invalid value "upstream" in "gzip_static"'
+            'templates/nginx.conf.in, line 12: directive "gzip_static" is not terminated by ";"'
         )
 
     def test_an_unknown_variable_has_a_line_though_nginx_gives_none(self) -> None:
@@ -196,9 +192,7 @@ class Refused(NginxTest):
 
     def test_a_mistake_in_an_included_file_of_the_buildout(self) -> None:
         self.sample.write("parts/nginx/conf.d/site.conf", "\n\nlissten 80;\n")
-        self.refused(
-            'SAMPLE/parts/nginx/conf.d/site.conf, line 3: unknown directive "lissten"'
-        )
+        self.refused('SAMPLE/parts/nginx/conf.d/site.conf, line 3: unknown directive "lissten"')
 
     def test_a_failure_keeps_the_last_good_file(self) -> None:
         self.sample.run(BUILDOUT)
@@ -223,7 +217,6 @@ class DependsOnTheMachine(NginxTest):
             "client_body_temp_path /nowhere/a/b;",
             "server { listen 127.0.0.1:18443 ssl; ssl_certificate /nowhere/a.pem;"
             " ssl_certificate_key /nowhere/a.key; }",
-            "server { listen 127.0.0.1:18443 ssl; ssl_dhparam /nowhere/a.pem; }",
         ):
             with self.subTest(line):
                 # the second one would be the first one's duplicate
@@ -243,16 +236,16 @@ class DependsOnTheMachine(NginxTest):
         self.accepted("templates/nginx.conf.in: bind() to 192.0.2.1:18443 failed")
         self.template(f"upstream app {{ server unix:/{'x' * 108}; }}")
         self.accepted("templates/nginx.conf.in, line 11: too long path")
-        self.template("ssl_ciphers nonsense;\n  server { listen 127.0.0.1:18443 ssl; }")
-        self.accepted()
         self.template("user nowhere;\n", "worker_processes 1;\n")
         if os.geteuid() == 0:  # nginx asks for the user of no one else
             self.accepted('templates/nginx.conf.in, line 1: getpwnam("nowhere") failed')
 
     def test_another_nginx(self) -> None:
         self.template("    http2 on;")
-        with fake_nginx(self.sample, 'echo "nginx: [emerg] unknown directive \\"http2\\"'
-                        ' in $5:12" >&2; exit 1'):
+        with fake_nginx(
+            self.sample,
+            'echo "nginx: [emerg] unknown directive \\"http2\\" in $5:12" >&2; exit 1',
+        ):
             self.accepted('templates/nginx.conf.in, line 11: unknown directive "http2"')
         self.template("load_module /nowhere/x.so;\n", "worker_processes 1;\n")
         self.accepted("templates/nginx.conf.in, line 1: dlopen()")
@@ -262,12 +255,9 @@ class DependsOnTheMachine(NginxTest):
         self.accepted('templates/nginx.conf.in, line 11: unknown directive "brotli"')
 
     def test_a_mistake_in_a_file_of_the_machine(self) -> None:
-        with contextlib.ExitStack() as stack:
-            other = Sample(self)
-            stack.callback(lambda: None)
-            included = other.write("site.conf", "lissten 80;\n")
-            self.template(f"    include {included};")
-            self.accepted(f'{included}, line 1: unknown directive "lissten"')
+        included = Sample(self).write("site.conf", "lissten 80;\n")
+        self.template(f"    include {included};")
+        self.accepted(f'{included}, line 1: unknown directive "lissten"')
 
     def test_a_fragment_is_not_a_configuration(self) -> None:
         self.sample.write("templates/nginx.conf.in", "server { listen 80; }\n# http {}\n")
@@ -348,7 +338,7 @@ class Programs(NginxTest):
 
     def test_one_that_can_t_be_started_refuses_nothing(self) -> None:
         with fake_nginx(self.sample, "") as program:
-            program.write_text(textwrap.dedent("#!/nowhere/interpreter\n"))
+            program.write_text("#!/nowhere/interpreter\n")
             self.accepted("SAMPLE/fake/nginx can't be started: No such file or directory")
 
     def test_sockets_of_a_surrounding_nginx_are_not_taken_over(self) -> None:

@@ -42,7 +42,7 @@ from eggcrate.image.plan import (
 
 logger = logging.getLogger(__name__)
 
-REPORT = "leave it out of os-packages, or choose another version of it"
+_ANOTHER = "leave it out of os-packages, or choose another version of it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +124,6 @@ _FORMAT_ERRORS = (
     tarfile.TarError,
     lzma.LZMAError,
     zlib.error,
-    gzip.BadGzipFile,
     EOFError,
 )
 
@@ -367,19 +366,24 @@ def unpack(package: Package, store: pathlib.Path) -> DebFiles:
             _publish(fresh, package, place)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    except _FORMAT_ERRORS as error:
-        raise TransportError(
-            f"the file of the Debian package {package} can't be unpacked: {error}", REPORT
-        ) from error
     except OSError as error:
+        if error.errno is None:  # that is how bz2 and gzip say that their input is damaged
+            raise _unusable(package, error) from error
         raise TransportError(
-            f"the Debian package {package} can't be unpacked below {store}: "
-            f"{error.strerror or error}",
+            f"the Debian package {package} can't be unpacked below {store}: {error.strerror}",
             "make room there, and see that it can be written",
         ) from error
+    except _FORMAT_ERRORS as error:
+        raise _unusable(package, error) from error
     unpacked = _load(package, place)
     assert unpacked is not None  # it has just been written
     return unpacked
+
+
+def _unusable(package: Package, error: Exception) -> TransportError:
+    return TransportError(
+        f"the file of the Debian package {package} can't be unpacked: {error}", _ANOTHER
+    )
 
 
 def _publish(fresh: pathlib.Path, package: Package, place: pathlib.Path) -> None:
@@ -463,7 +467,7 @@ def _replaced(deb: DebFiles) -> set[str]:
     would not install the two packages beside each other either.
     """
     fields = next(paragraphs(deb.control), {})
-    return set(re.findall(r"(?:^|,)\s*([a-z0-9][a-z0-9+.-]+)", fields.get("replaces", "")))
+    return set(re.findall(r"(?:^|,)\s*([a-z0-9][a-z0-9+.-]*)", fields.get("replaces", "")))
 
 
 class _Tree:

@@ -135,7 +135,7 @@ _KEPT_OPTIONS = frozenset(
 )
 # Debian's, and Ubuntu's
 _OFFICIAL_COMPONENTS = frozenset(
-    "main contrib non-free non-free-firmware restricted universe multiverse".split()
+    ("main", "contrib", "non-free", "non-free-firmware", "restricted", "universe", "multiverse")
 )
 
 
@@ -309,7 +309,7 @@ _CARRIED_OVER = re.compile(
 )
 
 
-def _configuration(root: pathlib.Path, architecture: str) -> str:
+def _configuration(root: pathlib.Path, architecture: str | None = None) -> str:
     """apt.conf(5) with everything below ``root``, and the machine's way to the network."""
     own = {
         "Dir::State": root,
@@ -325,8 +325,6 @@ def _configuration(root: pathlib.Path, architecture: str) -> str:
         # read after this file, with hooks and with settings for installing
         "Dir::Etc::parts": "/dev/null",
         "Dir::Etc::main": "/dev/null",
-        "APT::Architecture": architecture,
-        "APT::Architectures::": architecture,
         "APT::Cmd::Pattern-Only": "true",
         "APT::Install-Recommends": "false",
         # root's apt would else fetch as a user that may not write here
@@ -338,6 +336,8 @@ def _configuration(root: pathlib.Path, architecture: str) -> str:
         "Acquire::http::Timeout": "20",
         "Acquire::https::Timeout": "20",
     }
+    if architecture is not None:
+        own |= {"APT::Architecture": architecture, "APT::Architectures::": architecture}
     dump = _run("apt-config", "dump", timeout=30).stdout.splitlines()
     carried = [line for line in dump if _CARRIED_OVER.fullmatch(line)]
     return "\n".join([*(f'{name} "{value}";' for name, value in own.items()), *carried, ""])
@@ -398,10 +398,23 @@ def _apt(
         yield apt
 
 
+# Names the package lists that apt has fetched, and is as old as they are
+_COMPLETE = "lists-complete"
+
+
+def _has_lists(apt: _Apt) -> bool:
+    """Whether all package lists were fetched once, and are still there."""
+    try:
+        names = (apt.root / _COMPLETE).read_text().splitlines()
+    except OSError:
+        return False
+    return all((apt.root / "lists" / name).exists() for name in names)
+
+
 def _update(apt: _Apt, *, refresh: bool, offline: bool) -> None:
     """Fetch the package lists where they are missing, or when they should be fresh."""
-    complete = apt.root / "lists-complete"
-    if complete.exists() and (offline or not refresh):
+    known = _has_lists(apt)
+    if known and (offline or not refresh):
         return
     what = f"the package lists of Debian {apt.suite.name}"
     if offline:
@@ -420,8 +433,10 @@ def _update(apt: _Apt, *, refresh: bool, offline: bool) -> None:
         timeout=300,
     )
     if done.returncode == 0 and "Failed to fetch" not in done.stderr:
-        complete.touch()
-    elif complete.exists():
+        names = sorted(path.name for path in (apt.root / "lists").iterdir() if path.is_file())
+        with replacing(apt.root / _COMPLETE) as stream:
+            stream.write("\n".join(names).encode())
+    elif known:
         logger.warning(
             "%s could not be refreshed, going on with those in the cache: %s",
             what,
@@ -474,16 +489,21 @@ def resolve(
     _check_names(wanted)
     key = hashlib.sha256(json.dumps([wanted, _INSTALLERS]).encode()).hexdigest()[:16]
     memory = _root(suite, state) / f"resolved-{key}.json"
-    if (offline or not refresh) and (known := _recall(memory)) is not None:
-        return known
+    remembered = _recall(memory)
+    if remembered is not None and (offline or not refresh):
+        return remembered[1]
     with _apt(suite, state, refresh=refresh, offline=offline) as apt:
+        lists = _lists_digest(apt)
+        if remembered is not None and remembered[0] == lists:
+            return remembered[1]
         _claim_installers(apt, wanted)
-        done = apt.run("apt-get", "-qq", "--print-uris", "install", "--", *wanted)
+        done = apt.run("apt-get", "-q", "--print-uris", "install", "--", *wanted)
         if done.returncode:
             raise _unresolved(apt, done)
         packages = _printed(done.stdout)
         with replacing(memory) as stream:
-            stream.write(json.dumps([dataclasses.asdict(p) for p in packages]).encode())
+            found = [dataclasses.asdict(package) for package in packages]
+            stream.write(json.dumps({"lists": lists, "packages": found}).encode())
     return packages
 
 
@@ -497,11 +517,21 @@ def _check_names(names: Sequence[str]) -> None:
         )
 
 
-def _recall(memory: pathlib.Path) -> tuple[Package, ...] | None:
+def _recall(memory: pathlib.Path) -> tuple[str, tuple[Package, ...]] | None:
+    """What was resolved before, and the digest of the lists that it was resolved with."""
     try:
-        return tuple(Package(**entry) for entry in json.loads(memory.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        known = json.loads(memory.read_bytes())
+        return known["lists"], tuple(Package(**entry) for entry in known["packages"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _lists_digest(apt: _Apt) -> str:
+    """The digest of the Release files, which have the digests of all package lists."""
+    digest = hashlib.sha256()
+    for path in sorted((apt.root / "lists").glob("*Release")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _claim_installers(apt: _Apt, names: Iterable[str]) -> None:
@@ -533,6 +563,12 @@ def _unresolved(apt: _Apt, done: subprocess.CompletedProcess[str]) -> TransportE
         done.stderr,
         re.MULTILINE,
     )
+    missing += [
+        f"{name}={version}"
+        for version, name in re.findall(
+            r"^E: Version '(.*)' for '(.*)' was not found$", done.stderr, re.MULTILINE
+        )
+    ]
     if missing:
         return TransportError(
             f"{where} has no package {', '.join(missing)}", _did_you_mean(apt, missing)
@@ -547,23 +583,29 @@ def _unresolved(apt: _Apt, done: subprocess.CompletedProcess[str]) -> TransportE
 
 
 def _did_you_mean(apt: _Apt, missing: Iterable[str]) -> str:
-    """The hint for names that do not exist: the nearest ones that do."""
+    """The hint for names and versions that do not exist: the nearest ones that do."""
     known = _package_names(apt)
     near: list[str] = []
     for name in missing:
-        # names that begin alike first: they are fewer, and usually right
-        alike = [other for other in known if other[:2] == name[:2]]
-        found = difflib.get_close_matches(name, alike, 1, 0.7)
-        found = found or difflib.get_close_matches(name, known, 1, 0.8)
-        near += [f"{found[0]} for {name}"] if found else []
+        bare, _, version = name.partition("=")
+        if version:
+            # NAME | VERSION | REPOSITORY, the newest version first
+            table = apt.run("apt-cache", "madison", bare).stdout.split("\n", 1)[0]
+            found = [f"{bare}={row}" for row in table.replace(" ", "").split("|")[1:2]]
+        else:
+            # names that begin alike first: they are fewer, and usually right
+            alike = [other for other in known if other[:2] == name[:2]]
+            found = difflib.get_close_matches(name, alike, 1, 0.7)
+            found = found or difflib.get_close_matches(name, known, 1, 0.8)
+        near += [f"{other} for {name}" for other in found]
     if near:
         return f"correct os-packages: perhaps {', '.join(near)}"
     return "correct os-packages; apt-cache search WORD finds names"
 
 
 def _package_names(apt: _Apt, prefix: str = "") -> list[str]:
-    command = ["apt-cache", "pkgnames", *([prefix] if prefix else [])]
-    return sorted(apt.run(*command).stdout.split())
+    done = apt.run("apt-cache", "pkgnames", "--", *([prefix] if prefix else []))
+    return sorted(done.stdout.split())
 
 
 def _printed(text: str) -> tuple[Package, ...]:
@@ -650,7 +692,7 @@ def _fetch(
     helper = pathlib.Path(methods or "/usr/lib/apt/methods").parent / "apt-helper"
     configuration = fresh / "apt.conf"
     configuration.touch(mode=0o600)  # see _apt
-    configuration.write_text(_configuration(fresh, packages[0].architecture))
+    configuration.write_text(_configuration(fresh))
     triples = [
         argument
         for package in packages
@@ -676,7 +718,12 @@ def _fetch(
 
 
 def python_version(suite: Suite, *, state: pathlib.Path, offline: bool = False) -> str:
-    """The version of the suite's python3, as in ``3.11``."""
+    """The version of the suite's python3, as in ``3.11``; of the lists that are there."""
+    root = _root(suite, state)
+    memory = root / "python-version"
+    with contextlib.suppress(OSError):
+        if memory.stat().st_mtime >= (root / _COMPLETE).stat().st_mtime:
+            return memory.read_text()
     with _apt(suite, state, offline=offline) as apt:
         shown = apt.run("apt-cache", "show", "--no-all-versions", "python3")
     fields = next(paragraphs(shown.stdout), {})
@@ -686,10 +733,12 @@ def python_version(suite: Suite, *, state: pathlib.Path, offline: bool = False) 
             f"Debian {suite.name} ({suite.architecture}) has no package python3",
             "choose another suite, or set python = host",
         )
+    write_if_changed(memory, match[1].encode())
+    memory.touch()
     return match[1]
 
 
-# Libraries whose packages are not called after them, by the beginning of their names
+# Libraries whose packages are not called after them, by the beginning of their names ...
 _ODD_LIBRARIES = {
     "ld-linux": "libc6",
     "libBrokenLocale.so": "libc6",
@@ -705,6 +754,18 @@ _ODD_LIBRARIES = {
     "libutil.so": "libc6",
     "libz.so": "zlib1g",
 }
+# ... and what Debian puts in the place of the name without its version
+_FAMILIES = {
+    "libgio-2.0": "libglib2.0",
+    "libglib-2.0": "libglib2.0",
+    "libgmodule-2.0": "libglib2.0",
+    "libgobject-2.0": "libglib2.0",
+    "libgthread-2.0": "libglib2.0",
+    "libicudata": "libicu",
+    "libicui18n": "libicu",
+    "libicuio": "libicu",
+    "libicuuc": "libicu",
+}
 
 
 def package_for_library(
@@ -713,7 +774,7 @@ def package_for_library(
     """The package of the suite that most likely has a shared library; None if none does.
 
     Debian names a library's package after its soname (Policy 8.1): ``libpq.so.5`` is in
-    libpq5, ``libgio-2.0.so.0`` in libgio-2.0-0.
+    libpq5, ``libcairo.so.2`` in libcairo2.
     """
     for prefix, package in _ODD_LIBRARIES.items():
         if soname.startswith(prefix):
@@ -721,6 +782,7 @@ def package_for_library(
     stem, version = _soname_parts(soname)
     if not stem:
         return None
+    stem = _FAMILIES.get(stem, stem)
     with _apt(suite, state, offline=offline) as apt:
         known = set(_package_names(apt, stem))
     joined = stem + ("-" if stem[-1].isdigit() and version else "") + version

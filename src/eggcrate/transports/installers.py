@@ -181,6 +181,8 @@ def find_interpreter(asked: str, directory: pathlib.Path) -> Interpreter:
                 f"name one that is there: {_found_interpreters(directory)}",
             )
         program: str | None = str(path)
+    elif _is_running(asked):
+        program = sys.executable
     else:
         program = _discovered(asked, directory)
     if program is None:
@@ -209,6 +211,12 @@ def find_interpreter(asked: str, directory: pathlib.Path) -> Interpreter:
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
     )
+
+
+def _is_running(version: str) -> bool:
+    """Whether it is the version of the Python that runs us: ``3.12``, or ``3.12.1``."""
+    numbers = version.split(".")
+    return numbers == [str(number) for number in sys.version_info[: len(numbers)]]
 
 
 def _discovered(asked: str, directory: pathlib.Path) -> str | None:
@@ -388,6 +396,7 @@ def _install_error(name: str, error: _Failed, wanted: Wanted) -> InstallError:
         if wanted.offline:
             hint = "unset offline, or add a directory of wheels to find-links"
         elif _UNREACHABLE.search(error.output):
+            message = f"something could not be reached: {message}"
             hint = "check the network, and index and find-links"
         else:
             hint = "mend the requirements; bin/buildout -v shows all that it printed"
@@ -491,7 +500,7 @@ def _uv_is_configured(environ: Mapping[str, str], directory: pathlib.Path) -> bo
 
 
 def _config_bases(environ: Mapping[str, str]) -> tuple[list[pathlib.Path], pathlib.Path]:
-    """Where configuration is: the system's directories, the least important first; the user's."""
+    """Where configuration is: the system's places, the least important first; the user's."""
     system = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
     user = environ.get("XDG_CONFIG_HOME") or pathlib.Path.home() / ".config"
     return [pathlib.Path(path) for path in reversed(system)], pathlib.Path(user)
@@ -602,11 +611,12 @@ class _Failed(Exception):
         """The error it ended with, in one line."""
         lines = self.output.splitlines()
         for number, line in enumerate(lines):
-            if re.match(r"\s*(?:error:|ERROR:|×)", line):
+            if re.match(r"\s*(?:(?i:error): |\u00d7 )", line):
                 lines = lines[number:]
                 break
         words = " ".join(
-            re.sub(r"^[\s×╰─▶│├>]*(?:(?i:error|cause): )?", "", line)
+            # without blanks and frames at its beginning
+            re.sub(r"^[^!-~]*(?:(?i:error|cause): )?", "", line)
             for line in lines
             if not line.startswith(("WARNING:", "[notice]", "Looking in "))
         ).split()

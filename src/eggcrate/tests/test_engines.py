@@ -1,0 +1,289 @@
+"""The demo's image in real engines: loaded, started, asked over HTTP, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Sequence
+
+from eggcrate.tests import layers
+from eggcrate.tests.validator import validate
+
+ROOT = pathlib.Path(__file__).parents[3]
+PARTS = "tool app django static circus nginx image"
+
+
+class DemoImage(layers.Layer):
+    """The image of the top-level ``buildout.cfg``, built in a directory of its own.
+
+    The eggs of the buildout that runs the tests are used, so that nothing is fetched but
+    Debian's packages, and those once a machine.
+    """
+
+    archive: pathlib.Path
+    directory: pathlib.Path
+    port: int
+    output: str
+
+    def setUp(self) -> None:
+        self.unavailable = ""
+        if not (ROOT / "buildout.cfg").exists() or not shutil.which("apt-get"):
+            self.unavailable = "needs a checkout of eggcrate, and apt-get: apt-get is Debian's"
+            return
+        self.directory = pathlib.Path(os.path.realpath(tempfile.mkdtemp(prefix="eggcrate-")))
+        self.port = layers.free_port()
+        try:
+            self.output = build_demo(self.directory / "one", self.port)
+        except BaseException:
+            self.tearDown()
+            raise
+        self.archive = self.directory / "one" / "parts" / "image" / "image.tar"
+
+    def tearDown(self) -> None:
+        if not self.unavailable:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def build_demo(directory: pathlib.Path, port: int, options: Sequence[str] = ()) -> str:
+    """Build the demo in ``directory``; what buildout has printed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        target = directory / name
+        if (ROOT / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import zc.buildout.buildout; zc.buildout.buildout.main()",
+            "-N",
+            f"buildout:parts={PARTS}",
+            f"buildout:eggs-directory={ROOT / 'eggs'}",
+            f"custom:webapp_port={port}",
+            *options,
+        ],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise AssertionError(f"buildout has failed:\n{done.stdout[-5000:]}")
+    return done.stdout
+
+
+DEMO_IMAGE = DemoImage("DEMO_IMAGE", "apt")
+ON_DOCKER = layers.Layer("ON_DOCKER", "docker.io")
+ON_DOCKER.__bases__ = (DEMO_IMAGE, layers.DOCKER_ENGINE)
+ON_PODMAN = layers.Layer("ON_PODMAN", "podman")
+ON_PODMAN.__bases__ = (DEMO_IMAGE, layers.PODMAN)
+
+
+class InAnEngine:
+    """What an image must do in every engine."""
+
+    engine: layers.Engine
+
+    def setUp(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        DEMO_IMAGE.require(self)
+        self.engine.require(self)
+        self.image = self.engine.load(DEMO_IMAGE.archive)
+
+    def test_serves_the_site_and_stops(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        with contextlib.ExitStack() as stack:
+            container = self.engine.run(self.image, read_only=True, tmpfs=["/run"])
+            stack.callback(container.remove)
+            port = DEMO_IMAGE.port
+            page = container.wait_http(port, "/")
+            self.assertIn("The Egg Shop", page.text)
+            # the page comes from Django: its CSRF and hashed names are Django's
+            styles = re.search(r'href="(/static/[^"]+\.[0-9a-f]{12}\.css)"', page.text)
+            assert styles is not None, page.text
+            static = layers.get(f"http://127.0.0.1:{port}{styles[1]}")
+            self.assertEqual(static.status, 200)
+            self.assertIn("immutable", static.headers["Cache-Control"])
+            health = layers.get(f"http://127.0.0.1:{port}/health/")
+            self.assertEqual(json.loads(health.text), {"status": "ok"})
+            self.assertEqual(layers.get(f"http://127.0.0.1:{port}/nginx-health").status, 200)
+            started = time.monotonic()
+            self.assertEqual(container.stop(), 0)
+            self.assertLess(time.monotonic() - started, 5)
+
+    def test_runs_as_any_user(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        for user in ("123456:0", "0"):
+            with self.subTest(user=user), contextlib.ExitStack() as stack:
+                container = self.engine.run(
+                    self.image, user=user, read_only=True, tmpfs=["/run"]
+                )
+                stack.callback(container.remove)
+                page = container.wait_http(DEMO_IMAGE.port, "/")
+                self.assertIn("The Egg Shop", page.text)
+                self.assertEqual(container.stop(), 0)
+
+    def test_says_what_it_needs_where_nothing_can_be_written(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        with contextlib.ExitStack() as stack:
+            container = self.engine.run(self.image, read_only=True)
+            stack.callback(container.remove)
+            self.assertEqual(container.wait(), 78)
+            self.assertIn("start with --tmpfs /run", container.logs())
+
+    def test_runs_another_command(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        for command, expected in (
+            (["report", "--help"], "usage"),
+            (["django", "check"], "System check identified no issues"),
+            (["python3", "-c", "import sys; print(sys.prefix)"], "/usr"),
+        ):
+            with self.subTest(command=command), contextlib.ExitStack() as stack:
+                container = self.engine.run(
+                    self.image,
+                    args=command,
+                    env={"DJANGO_SETTINGS_MODULE": "shop.settings.production"},
+                )
+                stack.callback(container.remove)
+                code = container.wait()
+                self.assertIn(expected, container.logs())
+                self.assertEqual(code, 0)
+
+    def test_the_name_is_the_same_everywhere(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        self.assertRegex(self.image, r"^(docker\.io/)?acme/shop:latest$")
+
+
+class DockerTest(InAnEngine, unittest.TestCase):
+    layer = ON_DOCKER
+    engine = layers.DOCKER_ENGINE
+
+
+class PodmanTest(InAnEngine, unittest.TestCase):
+    layer = ON_PODMAN
+    engine = layers.PODMAN
+
+    def test_says_what_it_needs_where_nothing_can_be_written(self) -> None:
+        # podman mounts a tmpfs on /run itself where the root is read-only
+        with contextlib.ExitStack() as stack:
+            container = self.engine.run(
+                self.image, options=["--read-only", "--read-only-tmpfs=false"]
+            )
+            stack.callback(container.remove)
+            self.assertEqual(container.wait(), 78)
+            self.assertIn("start with --tmpfs /run", container.logs())
+
+
+class ReadersTest(unittest.TestCase):
+    """Strangers that read the archive, and this project's own check."""
+
+    layer = DEMO_IMAGE
+
+    def setUp(self) -> None:
+        DEMO_IMAGE.require(self)
+        self.location = DEMO_IMAGE.archive.parent
+
+    def run_program(self, *arguments: str | pathlib.Path) -> str:
+        if not shutil.which(str(arguments[0])):
+            layers.skip(self, f"needs {arguments[0]}: apt-get install {arguments[0]}")
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_own_check(self) -> None:
+        self.assertEqual(validate(DEMO_IMAGE.archive), [])
+        self.assertEqual(validate(self.location / "oci"), [])
+
+    def test_skopeo(self) -> None:
+        digest = (self.location / "digest").read_text().strip()
+        for place in (
+            f"oci-archive:{DEMO_IMAGE.archive}",
+            f"oci:{self.location / 'oci'}:docker.io/acme/shop:latest",
+        ):
+            with self.subTest(place=place):
+                found = json.loads(self.run_program("skopeo", "inspect", place))
+                self.assertEqual(found["Digest"], digest)
+                self.assertEqual(found["Architecture"], "amd64")
+        found = json.loads(
+            self.run_program("skopeo", "inspect", f"docker-archive:{DEMO_IMAGE.archive}")
+        )
+        self.assertEqual(found["Os"], "linux")
+
+    def test_umoci(self) -> None:
+        layout = DEMO_IMAGE.directory / "umoci"
+        self.run_program(
+            "skopeo", "copy", f"oci-archive:{DEMO_IMAGE.archive}", f"oci:{layout}:latest"
+        )
+        bundle = DEMO_IMAGE.directory / "bundle"
+        self.run_program("umoci", "unpack", "--rootless", "--image", f"{layout}:latest", bundle)
+        root = bundle / "rootfs"
+        self.assertTrue((root / "var/application/bin/circusd").is_file())
+        self.assertEqual(os.readlink(root / "bin"), "usr/bin")
+        script = (root / "var/application/bin/gunicorn").read_text()
+        self.assertNotIn(str(DEMO_IMAGE.directory), script)
+
+    def test_no_path_of_the_build_is_left(self) -> None:
+        needle = os.fsencode(DEMO_IMAGE.directory)
+        for blob in sorted((self.location / "oci" / "blobs" / "sha256").iterdir()):
+            data = blob.read_bytes()
+            if data[:2] == b"\x1f\x8b":
+                import gzip
+
+                data = gzip.decompress(data)
+            self.assertNotIn(needle, data, blob.name)
+
+    def test_neither_the_tools_nor_secrets_are_in_it(self) -> None:
+        plan = (self.location / "plan.txt").read_text()
+        for left_out in (
+            "/site-packages/pip/",
+            "/site-packages/setuptools/",
+            "/zc/buildout/",
+            ".installed.cfg",
+            "/.git/",
+            "/uv-",
+            "examples/shop/tests",
+        ):
+            self.assertNotIn(left_out, plan)
+
+    def test_the_same_inputs_give_the_same_digest_elsewhere(self) -> None:
+        other = DEMO_IMAGE.directory / "another place"
+        environment = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+        before = {name: os.environ.get(name) for name in environment}
+        umask = os.umask(0o077)
+        try:
+            os.environ.update(environment)
+            build_demo(other, DEMO_IMAGE.port)
+        finally:
+            os.umask(umask)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+        self.assertEqual(
+            (other / "parts/image/digest").read_text(), (self.location / "digest").read_text()
+        )
+
+    def test_what_it_says(self) -> None:
+        self.assertRegex(
+            DEMO_IMAGE.output,
+            r"image: acme/shop:latest  sha256:[0-9a-f]{64}  \d+ layers, \d+ MB  "
+            r"\(\d+ changed, \d+ MB\)\nimage: docker load -i parts/image/image.tar\n",
+        )
