@@ -381,7 +381,7 @@ def _check_command(
             continue
         program = words[0]
         places = (
-            [program]
+            [posixpath.join(runtime.working_directory, program)]
             if "/" in program
             else [
                 f"{place}/{program}" for place in dict(runtime.environment)["PATH"].split(":")

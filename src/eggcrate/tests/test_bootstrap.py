@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -54,15 +55,22 @@ def tree(directory: Path) -> dict[str, tuple[int, int, int]]:
     }
 
 
+def module() -> types.ModuleType:
+    """bootstrap.py, to call its functions."""
+    spec = importlib.util.spec_from_file_location("bootstrap", BOOTSTRAP)
+    assert spec is not None and spec.loader is not None
+    result = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(result)
+    return result
+
+
 class Project(unittest.TestCase):
     """A directory with bootstrap.py and buildout.cfg, and packages that nobody else has."""
 
     def setUp(self) -> None:
         if not BOOTSTRAP.is_file():
             self.skipTest("bootstrap.py is not part of an installation; use a checkout")
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.scratch = Path(scratch.name).resolve()
+        self.scratch = self.new_scratch()
         self.project = self.scratch / "project"
         self.project.mkdir()
         shutil.copy(BOOTSTRAP, self.project)
@@ -75,6 +83,11 @@ class Project(unittest.TestCase):
             "PIP_FIND_LINKS": str(self.links),
             "PIP_NO_CACHE_DIR": "1",
         }
+
+    def new_scratch(self) -> Path:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        return Path(scratch.name).resolve()
 
     def provide_packages(self) -> None:
         for version in ("5.9", "6.0", "6.2", "7.0"):
@@ -117,53 +130,26 @@ class Project(unittest.TestCase):
         ).stdout.strip()
 
 
-class Bootstrap(Project):
+class FirstRun(Project):
     def setUp(self) -> None:
         super().setUp()
         self.provide_packages()
-        self.configure(
-            "[buildout]\nparts =\n[versions]\nzc.buildout = 6.0\nsetuptools = 80.0\n"
-        )
+        self.configure("[versions]\nzc.buildout = 6.0\n")
 
-    def test_a_second_run_changes_nothing_and_needs_no_package(self) -> None:
-        before = {"bootstrap.py", "buildout.cfg"}
+    def test_it_makes_an_environment_and_a_script_and_nothing_else(self) -> None:
         # where packages go is not for pip's configuration to say
         self.environ.update(PIP_USER="1", PIP_TARGET=str(self.scratch / "elsewhere"))
         self.assertIn("is zc.buildout 6.0 on Python", self.bootstrap())
         self.assertEqual(self.buildout(), "buildout 6.0")
         self.assertEqual(
-            {path.name for path in self.project.iterdir()} - before, {".venv", "bin"}
+            sorted(path.name for path in self.project.iterdir()),
+            [".venv", "bin", "bootstrap.py", "buildout.cfg"],
         )
         self.assertEqual([path.name for path in (self.project / "bin").iterdir()], ["buildout"])
         self.assertFalse((self.scratch / "elsewhere").exists())
         for path in (self.project / ".venv").rglob("*"):
             if path.is_file() and not path.is_symlink():
                 self.assertNotIn(b".venv.new", path.read_bytes(), path)
-
-        shutil.rmtree(self.links)
-        made = tree(self.project)
-        self.assertIn("is up to date", self.bootstrap())
-        self.assertEqual(tree(self.project), made)
-        # the same from elsewhere, by another spelling, with the environment's own Python
-        link = self.scratch / "link"
-        link.symlink_to(self.project)
-        python = str(self.project / ".venv" / "bin" / "python")
-        process = subprocess.run(
-            [python, link / "bootstrap.py"], cwd="/", capture_output=True, text=True
-        )
-        self.assertIn("is up to date", process.stdout)
-        self.assertEqual(tree(self.project), made)
-
-    def test_a_changed_pin_is_followed_and_a_bad_one_leaves_what_works(self) -> None:
-        self.configure("[buildout]\nextends = versions.cfg\n")
-        self.configure("[versions]\nzc.buildout = 6.0\n", "versions.cfg")
-        self.bootstrap()
-        self.configure("[versions]\nzc.buildout = 6.2\n", "versions.cfg")
-        self.assertIn("is zc.buildout 6.2", self.bootstrap())
-        self.assertEqual(self.buildout(), "buildout 6.2")
-        self.configure("[versions]\nzc.buildout = 6.1\n", "versions.cfg")
-        self.assertIn("no zc.buildout==6.1 for this Python", self.complaint())
-        self.assertEqual(self.buildout(), "buildout 6.2")
 
     def test_without_a_pin_it_is_the_newest_6(self) -> None:
         self.configure("[buildout]\nparts =\n")
@@ -173,62 +159,7 @@ class Bootstrap(Project):
         self.configure("[versions]\nzc.buildout = 6.2\nsetuptools = 81.0\nDjango = 5.2.19\n")
         self.assertIn("is up to date", self.bootstrap())
 
-    def test_damage_is_mended(self) -> None:
-        self.bootstrap()
-        script = self.project / "bin" / "buildout"
-        script.unlink()
-        self.bootstrap()
-        self.assertEqual(self.buildout(), "buildout 6.0")
-        script.write_text(f"#!{sys.executable}\n")  # of another environment
-        self.bootstrap()
-        self.assertEqual(self.buildout(), "buildout 6.0")
-        (info,) = (self.project / ".venv").rglob("zc_buildout-6.0.dist-info")
-        shutil.rmtree(info)
-        self.assertIn("is zc.buildout 6.0", self.bootstrap())
-        self.assertTrue(info.is_dir())
-
-    def test_another_python_and_another_directory_get_an_environment_of_theirs(self) -> None:
-        self.bootstrap()
-        moved = self.scratch / "moved"
-        self.project.rename(moved)
-        self.project = moved
-        self.bootstrap()
-        self.assertEqual(self.buildout(), "buildout 6.0")
-        stamp = moved / ".venv" / "bootstrap.json"
-        text = stamp.read_text()
-        self.assertEqual(json.loads(text)["place"], str(moved / ".venv"))
-        stamp.write_text(text.replace('"interpreter": "', '"interpreter": "/old'))
-        self.assertIn("is zc.buildout 6.0", self.bootstrap())
-        self.assertEqual(stamp.read_text(), text)
-
-    def test_a_run_that_was_killed_is_mended_by_the_next(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
-            environ = {**self.environ, "PIP_NO_INDEX": "0"}
-            process = subprocess.Popen(
-                self.command("--index", index), env=environ, start_new_session=True
-            )
-            silent.accept()[0].close()  # pip is at work
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self.assertTrue((self.project / ".venv.new").exists())
-        self.bootstrap()
-        self.assertEqual(self.buildout(), "buildout 6.0")
-        self.assertFalse((self.project / ".venv.new").exists())
-
-    def test_a_run_that_was_killed_at_the_swap_is_finished_by_the_next(self) -> None:
-        self.bootstrap()
-        shutil.rmtree(self.links)
-        shutil.copytree(self.project / ".venv", self.project / ".venv.old", symlinks=True)
-        (self.project / ".venv").rename(self.project / ".venv.new")
-        self.bootstrap()
-        self.assertEqual(self.buildout(), "buildout 6.0")
-        self.assertEqual(
-            sorted(path.name for path in self.project.iterdir()),
-            [".venv", "bin", "bootstrap.py", "buildout.cfg"],
-        )
-
-    def test_two_runs_at_once_wait_for_each_other(self) -> None:
+    def test_two_at_once_wait_for_each_other(self) -> None:
         runs = [
             subprocess.Popen(
                 self.command(), env=self.environ, stdout=subprocess.PIPE, text=True
@@ -240,6 +171,22 @@ class Bootstrap(Project):
         self.assertIn("is up to date", outputs[0])
         self.assertEqual(self.buildout(), "buildout 6.0")
 
+    def test_one_that_was_killed_is_mended_by_the_next(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+            process = subprocess.Popen(
+                self.command("--index", index),
+                env={**self.environ, "PIP_NO_INDEX": "0"},
+                start_new_session=True,
+            )
+            silent.accept()[0].close()  # pip is at work
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.assertTrue((self.project / ".venv.new").exists())
+        self.bootstrap()
+        self.assertEqual(self.buildout(), "buildout 6.0")
+        self.assertFalse((self.project / ".venv.new").exists())
+
     def test_options_name_the_configuration_and_the_packages(self) -> None:
         elsewhere = self.scratch / "elsewhere"
         elsewhere.mkdir()
@@ -248,6 +195,101 @@ class Bootstrap(Project):
         self.bootstrap("-c", str(elsewhere / "other.cfg"), "--find-links", str(self.links))
         self.assertTrue((elsewhere / "bin" / "buildout").exists())
         self.assertFalse((self.project / "bin").exists())
+
+
+@functools.cache  # zope.testrunner calls no setUpClass
+def kept() -> Path:
+    """A directory that is there until the tests are over."""
+    directory = Path(tempfile.mkdtemp()).resolve()
+    atexit.register(shutil.rmtree, directory)
+    return directory
+
+
+class NextRun(Project):
+    """Every test finds the project, at the same place, as one run has left it."""
+
+    def new_scratch(self) -> Path:
+        scratch = kept() / "scratch"
+        scratch.mkdir()
+        self.addCleanup(shutil.rmtree, scratch)
+        return scratch
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.provide_packages()
+        self.configure("[buildout]\nextends = versions.cfg\n")
+        self.configure("[versions]\nzc.buildout = 6.0\nsetuptools = 80.0\n", "versions.cfg")
+        made = kept() / "made"
+        if not made.exists():
+            self.bootstrap()
+            shutil.copytree(self.project, made, symlinks=True)
+        shutil.rmtree(self.project)
+        shutil.copytree(made, self.project, symlinks=True)
+
+    def test_it_changes_nothing_and_needs_no_package(self) -> None:
+        shutil.rmtree(self.links)
+        made = tree(self.project)
+        self.assertIn("is up to date", self.bootstrap())
+        self.assertEqual(tree(self.project), made)
+        # the same from elsewhere, by another spelling, with the environment's own Python
+        link = self.scratch / "link"
+        link.symlink_to(self.project)
+        process = subprocess.run(
+            [self.project / ".venv" / "bin" / "python", link / "bootstrap.py"],
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        self.assertIn("is up to date", process.stdout)
+        self.assertEqual(tree(self.project), made)
+
+    def test_a_changed_pin_is_followed(self) -> None:
+        self.configure("[versions]\nzc.buildout = 6.2\n", "versions.cfg")
+        self.assertIn("is zc.buildout 6.2", self.bootstrap())
+        self.assertEqual(self.buildout(), "buildout 6.2")
+
+    def test_a_pin_that_does_not_exist_leaves_what_works(self) -> None:
+        self.configure("[versions]\nzc.buildout = 6.1\n", "versions.cfg")
+        self.assertIn("no zc.buildout==6.1 for this Python", self.complaint())
+        self.assertEqual(self.buildout(), "buildout 6.0")
+
+    def test_a_lost_or_foreign_script_is_written_again(self) -> None:
+        shutil.rmtree(self.links)
+        script = self.project / "bin" / "buildout"
+        script.unlink()
+        self.bootstrap()
+        self.assertEqual(self.buildout(), "buildout 6.0")
+        script.write_text(f"#!{sys.executable}\n")
+        self.bootstrap()
+        self.assertEqual(self.buildout(), "buildout 6.0")
+
+    def test_a_project_that_was_moved_gets_an_environment_for_its_new_place(self) -> None:
+        self.project = self.project.rename(self.scratch / "moved")
+        self.assertIn("is zc.buildout 6.0", self.bootstrap())
+        self.assertEqual(self.buildout(), "buildout 6.0")
+
+    def test_what_another_python_made_or_somebody_changed_is_not_up_to_date(self) -> None:
+        bootstrap, place = module(), self.project / ".venv"
+        wanted = bootstrap.pins(self.project / "buildout.cfg")
+        stamp = place / "bootstrap.json"
+        (info,) = place.rglob("zc_buildout-6.0.dist-info")
+        self.assertTrue(bootstrap.complete(place, place, wanted))
+        self.assertFalse(bootstrap.complete(place, place, {"setuptools": "==81.0"}))
+        info.rename(info.with_name("zc_buildout-6.2.dist-info"))
+        self.assertFalse(bootstrap.complete(place, place, wanted))
+        info.with_name("zc_buildout-6.2.dist-info").rename(info)
+        self.assertTrue(bootstrap.complete(place, place, wanted))
+        stamp.write_text(stamp.read_text().replace('"interpreter": "', '"interpreter": "/old'))
+        self.assertFalse(bootstrap.complete(place, place, wanted))
+
+    def test_one_that_was_killed_at_the_swap_is_finished(self) -> None:
+        shutil.rmtree(self.links)
+        before = sorted(path.name for path in self.project.iterdir())
+        shutil.copytree(self.project / ".venv", self.project / ".venv.old", symlinks=True)
+        (self.project / ".venv").rename(self.project / ".venv.new")
+        self.bootstrap()
+        self.assertEqual(self.buildout(), "buildout 6.0")
+        self.assertEqual(sorted(path.name for path in self.project.iterdir()), before)
 
 
 class Refusals(Project):
@@ -287,7 +329,9 @@ class Refusals(Project):
 
     def test_packages_that_are_nowhere(self) -> None:
         self.configure("[buildout]\n")
-        self.assertRegex(self.complaint(), "no zc.buildout.* where pip looks .*; .*--find-links")
+        self.assertRegex(
+            self.complaint(), "no zc.buildout.* where pip looks .*; .*--find-links"
+        )
 
     def test_an_index_that_does_not_answer(self) -> None:
         self.configure("[buildout]\n")
@@ -343,16 +387,9 @@ class Refusals(Project):
 class Pins(Project):
     """What is read of a buildout configuration."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        spec = importlib.util.spec_from_file_location("bootstrap", BOOTSTRAP)
-        assert spec is not None and spec.loader is not None
-        self.module: types.ModuleType = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
-
     def check(self, text: str, expected: dict[str, str]) -> None:
         self.configure(text)
-        self.assertEqual(self.module.pins(self.project / "buildout.cfg"), expected)
+        self.assertEqual(module().pins(self.project / "buildout.cfg"), expected)
 
     def test_names_are_normalised_and_specifiers_kept(self) -> None:
         self.check(

@@ -20,6 +20,7 @@ from unittest import mock
 
 from eggcrate.errors import EggcrateError, TransportError
 from eggcrate.image.plan import FileEntry, FileType
+from eggcrate.tests import layers
 from eggcrate.tests.test_deb import make_deb
 from eggcrate.transports import deb, debian
 
@@ -75,13 +76,6 @@ deb http://third.example/node nodistro main
 deb http://third.example/flat ./
 deb
 """
-
-
-def missing(reason: str) -> None:
-    """Skip the test, or fail where everything must be there."""
-    if os.environ.get("EGGCRATE_REQUIRE") == "all":
-        raise AssertionError(reason)
-    raise unittest.SkipTest(reason)
 
 
 class SourcesTest(unittest.TestCase):
@@ -233,7 +227,7 @@ class AptTest(unittest.TestCase):
 
     def setUp(self) -> None:
         if shutil.which("apt-get") is None:
-            missing("there is no apt-get on this machine")
+            layers.skip(self, "there is no apt-get on this machine; use Debian or Ubuntu")
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.top = pathlib.Path(temporary.name)
@@ -556,9 +550,17 @@ def lay_out(entries: tuple[FileEntry, ...], top: pathlib.Path) -> None:
         path.chmod(entry.mode)
 
 
+def own_suite() -> debian.Suite:
+    """The machine's release for the machine's processor."""
+    done = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    )
+    return debian.suite(None, architecture=done.stdout.strip())
+
+
 def make_image_tree(top: pathlib.Path) -> tuple[FileEntry, ...]:
     """The whole way from the machine's apt to entries."""
-    suite = debian.suite(None, architecture="amd64")
+    suite = own_suite()
     packages = debian.resolve(BASE, suite=suite, state=top / "state")
     debian.download(packages, store=top / "store")
     return deb.root_entries(deb.unpack(package, top / "store") for package in packages)
@@ -591,22 +593,17 @@ def as_user(uid: int, home: pathlib.Path, call: Callable[[], object]) -> None:
         raise problem
 
 
-class DebianLayer:
+class DebianArchive(layers.Layer):
     """A tree that an ordinary user made of Debian's packages, with the machine's apt."""
 
-    __bases__ = ()
-    unavailable = "not set up"
     top: pathlib.Path
     entries: tuple[FileEntry, ...]
     owners: frozenset[int]
 
-    def __init__(self) -> None:
-        self.__name__ = "DEBIAN"
-
     def setUp(self) -> None:
+        super().setUp()
         self.top = pathlib.Path(tempfile.mkdtemp())
-        if shutil.which("apt-get") is None:
-            self.unavailable = "there is no apt-get on this machine"
+        if not self._program("apt-get"):
             return
         try:
             if os.geteuid() == 0:
@@ -614,15 +611,15 @@ class DebianLayer:
                 as_user(65534, self.top, lambda: make_image_tree(self.top))
             self.owners = frozenset(path.lstat().st_uid for path in self.top.rglob("*"))
             self.entries = make_image_tree(self.top)
-            self.unavailable = ""
         except EggcrateError as error:
-            self.unavailable = f"Debian's packages could not be had: {error}"
+            self.unavailable = f"Debian's packages can't be had: {error}"
 
     def tearDown(self) -> None:
+        super().tearDown()
         shutil.rmtree(self.top, ignore_errors=True)
 
 
-DEBIAN = DebianLayer()
+DEBIAN = DebianArchive("DEBIAN", "apt")
 
 
 class DebianTest(unittest.TestCase):
@@ -631,8 +628,7 @@ class DebianTest(unittest.TestCase):
     layer = DEBIAN
 
     def setUp(self) -> None:
-        if DEBIAN.unavailable:
-            missing(DEBIAN.unavailable)
+        self.layer.require(self)
         self.top, self.entries = DEBIAN.top, DEBIAN.entries
 
     def test_an_ordinary_user_makes_the_tree(self) -> None:
@@ -647,7 +643,7 @@ class DebianTest(unittest.TestCase):
             self.assertEqual(DEBIAN.owners, {65534})
 
     def test_a_second_time_needs_no_network(self) -> None:
-        suite = debian.suite(None, architecture="amd64")
+        suite = own_suite()
         packages = debian.resolve(BASE, suite=suite, state=self.top / "state", offline=True)
         debian.download(packages, store=self.top / "store", offline=True)
         again = deb.root_entries(deb.unpack(p, self.top / "store") for p in packages)
@@ -657,7 +653,7 @@ class DebianTest(unittest.TestCase):
         )
 
     def test_a_damaged_package_is_fetched_from_the_archive(self) -> None:
-        suite = debian.suite(None, architecture="amd64")
+        suite = own_suite()
         packages = debian.resolve(["netbase"], suite=suite, state=self.top / "state")
         store = self.top / "second-store"
         debian.download(packages, store=store)
@@ -667,7 +663,7 @@ class DebianTest(unittest.TestCase):
         self.assertEqual(hashlib.sha256(path.read_bytes()).hexdigest(), packages[0].sha256)
 
     def test_a_version_that_the_mirror_no_longer_has(self) -> None:
-        suite = debian.suite(None, architecture="amd64")
+        suite = own_suite()
         (package,) = debian.resolve(["netbase"], suite=suite, state=self.top / "state")
         gone = dataclasses.replace(
             package, uri=re.sub(r"[^/]*$", "netbase_0_all.deb", package.uri), sha256="0" * 64
@@ -679,7 +675,7 @@ class DebianTest(unittest.TestCase):
 
     def test_programs_run_in_the_tree(self) -> None:
         if os.geteuid() != 0:
-            missing("only root can use chroot")
+            layers.skip(self, "only root can use chroot; run the tests as root")
         with tempfile.TemporaryDirectory() as name:
             top = pathlib.Path(name)
             top.chmod(0o755)

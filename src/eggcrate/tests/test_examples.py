@@ -30,12 +30,13 @@ STRANGER = "12345:12345"
 class Example(layers.Layer):
     """One of the examples, copied with its checkout, bootstrapped and built: ``directory``."""
 
-    # The engines are set up first.
-    __bases__ = (layers.DOCKER_ENGINE, layers.PODMAN)  # type: ignore[assignment]  # instances
+    # these are set up first
+    __bases__ = (layers.DOCKER_ENGINE, layers.PODMAN)
 
     def __init__(self, name: str) -> None:
         super().__init__(f"EXAMPLE_{name.upper()}", "apt")
         self.name = name
+        self.output = ""
         self.port = 0
         self.directory = Path()
 
@@ -152,22 +153,24 @@ class ArticleTest(unittest.TestCase):
         )
         self.assertIn("docker load -i parts/image/image.tar", ARTICLE.output)
 
-    def test_the_crontab_has_the_job_and_keeps_what_it_had(self) -> None:
-        crontab = ARTICLE.directory / "crontab"
-        crontab.write_text("@daily true\n" + crontab.read_text())
-        ARTICLE.buildout("-N", "install", "crontab")
-        lines = crontab.read_text().splitlines()
-        self.assertEqual(lines.count("@daily true"), 1)
-        jobs = [line for line in lines if line.endswith("/bin/django clearsessions")]
-        self.assertEqual(len(jobs), 1, lines)
-
-    def test_a_second_run_leaves_the_image_as_it_is(self) -> None:
+    def test_run_again_it_changes_nothing(self) -> None:
         archive = ARTICLE.directory / "parts" / "image" / "image.tar"
+        crontab = ARTICLE.directory / "crontab"
+        jobs = f"@daily true\n{crontab.read_text()}"
+        crontab.write_text(jobs)
+        # zc.buildout itself writes sys.path in another order when it finds all eggs there
+        ARTICLE.buildout("-N")
         before = archive.stat()
         output = ARTICLE.buildout("-N")
         self.assertRegex(output, r"image: example/article:latest .*\(unchanged\)")
         after = archive.stat()
         self.assertEqual((before.st_ino, before.st_mtime), (after.st_ino, after.st_mtime))
+        self.assertEqual(crontab.read_text(), jobs)
+
+    def test_the_nightly_job_is_in_the_crontab(self) -> None:
+        lines = (ARTICLE.directory / "crontab").read_text().splitlines()
+        django = (ARTICLE.directory / "bin" / "django").resolve()
+        self.assertEqual(lines.count(f"30 3 * * *\t{django} clearsessions"), 1)
 
     def test_the_image_has_what_the_site_needs(self) -> None:
         plan = (ARTICLE.directory / "parts" / "image" / "plan.txt").read_text()
@@ -185,11 +188,9 @@ class ArticleTest(unittest.TestCase):
         tops = {
             path.split("/")[3] for path in paths if path.startswith("/var/application/")
         } - {""}
-        self.assertEqual(
-            tops, {"bin", "develop", "eggs", "mysite", "parts", "tools", "visits"} & tops
-        )
+        self.assertEqual(tops, {"bin", "eggs", "mysite", "parts", "tools", "visits"})
         for path in paths:
-            self.assertNotRegex(path, r"/(zc\.buildout|eggcrate/recipes|pip|setuptools)\b")
+            self.assertNotRegex(path, r"/(zc/buildout|eggcrate/recipes|pip|setuptools)(/|$)")
 
     def test_docker_serves_the_site(self) -> None:
         self.assert_serves(layers.DOCKER_ENGINE)
@@ -238,11 +239,11 @@ class ArticleTest(unittest.TestCase):
         self.assertEqual(style.body, source.read_bytes())
         self.assertEqual(layers.get(f"{site}/no-such-page").status, 404)
 
+        self.assertNotIn("Traceback", container.logs())
         began = time.monotonic()
         code = container.stop()
         self.assertLess(time.monotonic() - began, 5)
         self.assertEqual(code, 0, container.logs())
-        self.assertNotIn("Traceback", container.logs())
 
 
 if __name__ == "__main__":

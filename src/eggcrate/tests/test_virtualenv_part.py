@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import importlib.metadata
 import io
 import json
 import logging
@@ -430,9 +432,44 @@ class TestUv(BothInstallers.Case):
             self.recipe(requirements="hello").install()
         self.assertEqual(
             log.getvalue().splitlines()[0],
-            "There is no uv here, neither installed nor on PATH: pip does its work.",
+            "There is no uv here, neither installed nor on PATH: pip stands in.",
         )
         self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
+
+    def test_egg_without_its_program(self) -> None:
+        """zc.buildout makes such an egg of uv."""
+        import uv
+
+        version = importlib.metadata.version("uv")
+        program = pathlib.Path(uv.find_uv_bin())
+        local_index.write_wheel(self.directory / "more", "uv", version, programs=[program])
+        egg = self.directory / "eggs" / f"uv-{version}.egg"
+        egg.mkdir(parents=True)
+        (egg / f"uv-{version}.dist-info").mkdir()
+        (egg / f"uv-{version}.dist-info" / "METADATA").write_text(f"Version: {version}\n")
+        (egg / "uv").mkdir()
+        (egg / "uv" / "__init__.py").write_text(
+            "import pathlib\n"
+            "def find_uv_bin():\n"
+            "    program = pathlib.Path(__file__).parent.parent / 'bin' / 'uv'\n"
+            "    return str(program.resolve(strict=True))\n"
+        )
+        log = self.logged()
+        with (
+            mock.patch.object(sys, "path", [str(egg), *sys.path]),
+            mock.patch.dict(sys.modules),
+            mock.patch.dict(os.environ, {"PIP_NO_INDEX": "1"}),
+        ):
+            del sys.modules["uv"]
+            importlib.invalidate_caches()
+            # there, uv can't be had
+            self.recipe(requirements="hello").install()
+            self.recipe(requirements="hello", find_links=f"{self.wheels}\nmore").install()
+        self.assertEqual(
+            [line.rpartition(" ")[2] for line in log.getvalue().splitlines()],
+            ["in.", "pip.", "uv."],
+        )
+        self.assertTrue(os.access(egg / "bin" / "uv", os.X_OK))
 
 
 class TestPip(BothInstallers.Case):

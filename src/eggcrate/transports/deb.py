@@ -337,8 +337,7 @@ def _save(deb: DebFiles, place: pathlib.Path) -> None:
 def unpack(package: Package, store: pathlib.Path) -> DebFiles:
     """What is in a package of the store; its .deb file is read only once.
 
-    The bytes that are unpacked are the bytes whose digest was compared.  A damaged .deb
-    file leaves the store, so that the next ``download`` fetches it again.
+    The bytes that are unpacked are the bytes whose digest was compared.
     """
     place = _unpacked_path(package, store)
     if (found := _load(package, place)) is not None:
@@ -347,7 +346,6 @@ def unpack(package: Package, store: pathlib.Path) -> DebFiles:
     try:
         data = source.read_bytes()
         if hashlib.sha256(data).hexdigest() != package.sha256:
-            source.unlink(missing_ok=True)
             raise TransportError(
                 f"the cached file of the Debian package {package} is damaged",
                 "run again, to fetch it anew",

@@ -386,10 +386,10 @@ def _apt(
         ) from error
     with lock, tempfile.NamedTemporaryFile("w", prefix="apt-conf-") as configuration:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # A proxy's address may hold a password: the file is this user's, and short-lived.
+        # Addresses may hold passwords: these files are this user's, the proxy's short-lived.
         configuration.write(_configuration(root, suite.architecture))
         configuration.flush()
-        write_if_changed(root / "suite.sources", suite.text().encode())
+        write_if_changed(root / "suite.sources", suite.text().encode(), 0o600)
         write_if_changed(root / "preferences", _PREFERENCES.encode())
         if not (root / "status").exists():
             write_if_changed(root / "status", b"")
@@ -419,7 +419,7 @@ def _update(apt: _Apt, *, refresh: bool, offline: bool) -> None:
     what = f"the package lists of Debian {apt.suite.name}"
     if offline:
         raise TransportError(
-            f"{what} are not in the cache, and buildout works offline",
+            f"{what} are not in the cache, and offline is set",
             "run once with offline = false",
         )
     done = apt.run(
@@ -445,7 +445,7 @@ def _update(apt: _Apt, *, refresh: bool, offline: bool) -> None:
     else:
         raise TransportError(
             f"{what} could not be fetched: {_reasons(done.stderr)}",
-            "check the network, apt's proxy, and that there is such a suite",
+            "check the network, apt's proxy and keys, and that there is such a suite",
         )
 
 
@@ -453,11 +453,11 @@ def _reasons(stderr: str) -> str:
     """What apt could not reach, host by host; or whatever it complained about."""
     hosts: dict[str, str] = {}
     others: dict[str, None] = {}
-    for line in stderr.splitlines():
+    for line in re.sub(r"//[^/@\s]*@", "//", stderr).splitlines():  # no passwords
         if match := re.fullmatch(r"[EW]: Failed to fetch (\S+)\s+(.*)", line):
             parts = urllib.parse.urlsplit(match[1])
             reason = re.sub(r"\s+\[IP: .*\]$|\s+", " ", match[2]).strip()
-            hosts.setdefault(parts.netloc.rpartition("@")[2] or match[1], reason)
+            hosts.setdefault(parts.netloc or match[1], reason)
         elif line.startswith(("E: ", "W: GPG error")) and "index files failed" not in line:
             others[line[3:].rstrip(".")] = None
     return "; ".join([*(f"{host}: {why}" for host, why in hosts.items()), *others]) or (
@@ -501,7 +501,7 @@ def resolve(
         if done.returncode:
             raise _unresolved(apt, done)
         packages = _printed(done.stdout)
-        with replacing(memory) as stream:
+        with replacing(memory, 0o600) as stream:
             found = [dataclasses.asdict(package) for package in packages]
             stream.write(json.dumps({"lists": lists, "packages": found}).encode())
     return packages
@@ -618,7 +618,7 @@ def _printed(text: str) -> tuple[Package, ...]:
         uri, file, size, sha256 = match.groups()
         if not sha256:
             raise TransportError(
-                f"apt's index has no SHA-256 for {uri}", "use a repository that has"
+                f"apt's index has no SHA-256 for {file}.deb", "use a repository that has"
             )
         # NAME_VERSION_ARCHITECTURE, with a quoted colon in the version
         name, version, architecture = urllib.parse.unquote(file).split("_")
@@ -640,7 +640,7 @@ def download(
     if offline:
         raise TransportError(
             f"the Debian packages {', '.join(map(str, missing))} are not in the cache, or "
-            "damaged, and buildout works offline",
+            "damaged, and offline is set",
             "run once with offline = false",
         )
     size = sum(package.size for package in missing)
@@ -667,17 +667,14 @@ def download(
 
 
 def _is_stored(package: Package, store: pathlib.Path) -> bool:
-    """Whether the package can be unpacked; a damaged file is removed."""
+    """Whether the package can be unpacked: a damaged file does not count."""
     if is_unpacked(package, store):
         return True
     path = deb_path(package, store)
     try:
-        if _digest(path) == package.sha256:
-            return True
-        path.unlink()
+        return _digest(path) == package.sha256
     except OSError:
-        pass
-    return False
+        return False
 
 
 def _digest(path: pathlib.Path) -> str:
@@ -689,7 +686,7 @@ def _fetch(
 ) -> list[tuple[Package, str]]:
     """Fetch with apt's own program, which knows its proxies and passwords."""
     methods = _apt_config("METHODS", "Dir::Bin::methods/d").get("METHODS", "")
-    helper = pathlib.Path(methods or "/usr/lib/apt/methods").parent / "apt-helper"
+    program = pathlib.Path(methods or "/usr/lib/apt/methods").parent / "apt-helper"
     configuration = fresh / "apt.conf"
     configuration.touch(mode=0o600)  # see _apt
     configuration.write_text(_configuration(fresh))
@@ -703,7 +700,7 @@ def _fetch(
         )
     ]
     done = _run(
-        helper, "-qq", "download-file", *triples, configuration=configuration, timeout=timeout
+        program, "-qq", "download-file", *triples, configuration=configuration, timeout=timeout
     )
     failed: list[tuple[Package, str]] = []
     for package in packages:

@@ -12,6 +12,7 @@ import configparser
 import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -316,9 +317,11 @@ def _build(wanted: Wanted, log: logging.Logger) -> tuple[str, ...]:
         ) from error
     programs = wanted.location / "bin"
     own = set(os.listdir(programs))
-    uv = _uv() if wanted.installer == "uv" else None
-    if wanted.installer == "uv" and uv is None:
-        log.warning("There is no uv here, neither installed nor on PATH: pip does its work.")
+    uv = None
+    if wanted.installer == "uv":
+        uv = _uv() or _completed_uv(wanted)
+        if uv is None:
+            log.warning("There is no uv here, neither installed nor on PATH: pip stands in.")
     if wanted.requirements or wanted.requirement_files or wanted.projects:
         with tempfile.TemporaryDirectory(prefix="eggcrate-") as scratch:
             _install(wanted, uv, pathlib.Path(scratch), log)
@@ -388,18 +391,20 @@ def _install(
 
 def _install_error(name: str, error: _Failed, wanted: Wanted) -> InstallError:
     message = error.message()
-    for project, spec in wanted.pins:
-        if re.search(rf"(?i)\b{_name_pattern(project)}\s*{re.escape(spec)}", message):
-            hint = f"compare with {project} in [versions], and change one of the two"
-            break
+    pinned = [
+        project
+        for project, spec in wanted.pins
+        if re.search(rf"(?i)\b{_name_pattern(project)}\s*{re.escape(spec)}", message)
+    ]
+    if _UNREACHABLE.search(error.output):
+        message = f"something could not be reached: {message}"
+        hint = "check the network, and index and find-links"
+    elif wanted.offline:
+        hint = "unset offline, or add a directory of wheels to find-links"
+    elif pinned:
+        hint = f"compare with {', '.join(pinned)} in [versions], and change one of the two"
     else:
-        if wanted.offline:
-            hint = "unset offline, or add a directory of wheels to find-links"
-        elif _UNREACHABLE.search(error.output):
-            message = f"something could not be reached: {message}"
-            hint = "check the network, and index and find-links"
-        else:
-            hint = "mend the requirements; bin/buildout -v shows all that it printed"
+        hint = "mend the requirements; bin/buildout -v shows all that it printed"
     return InstallError(f"{name} can't install what is asked for: {message}", hint)
 
 
@@ -424,6 +429,38 @@ def _uv() -> str | None:
         return str(uv.find_uv_bin())
     except (ImportError, FileNotFoundError):
         return shutil.which("uv")
+
+
+def _completed_uv(wanted: Wanted) -> str | None:
+    """The program of a ``uv`` egg, put into it; None if there is none to be had.
+
+    zc.buildout 5 and 6 make eggs without the programs of a wheel, and uv is nothing else.
+    """
+    try:
+        import uv
+    except ImportError:
+        return None
+    egg = pathlib.Path(uv.__file__).parent.parent
+    if egg.suffix != ".egg" or wanted.offline:
+        return None
+    with tempfile.TemporaryDirectory(prefix="eggcrate-") as scratch:
+        environ = _pip_settings(wanted, pathlib.Path(scratch))
+        if "PIP_INDEX_URL" in environ:
+            # for eggs, zc.buildout takes an index as one more
+            more = _pip_configuration(environ).get("extra-index-url", "")
+            environ["PIP_EXTRA_INDEX_URL"] = f"{environ.pop('PIP_INDEX_URL')} {more}"
+        fetch = [sys.executable, _pip(), "install", "--target", scratch, "--no-deps"]
+        fetch += ["--no-compile", "--only-binary", ":all:", "--disable-pip-version-check"]
+        fetch += [f"uv=={importlib.metadata.version('uv')}"]
+        try:
+            _run(fetch, wanted.directory, environ)
+            (egg / "bin").mkdir(exist_ok=True)
+            program = egg / "bin" / f".uv-{os.getpid()}"
+            shutil.copy(pathlib.Path(scratch, "bin", "uv"), program)
+            program.replace(egg / "bin" / "uv")
+        except (_Failed, OSError):
+            return None
+    return _uv()
 
 
 def _pip() -> str:
