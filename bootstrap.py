@@ -353,10 +353,11 @@ def diagnosis(output: str) -> str:
         listed = re.search(r"Looking in indexes: (.*)", output)
         urls = listed.group(1).split(", ") if listed else ["https://pypi.org/simple"]
         hosts = " or ".join(filter(None, (urlsplit(url).hostname for url in urls)))
-        cause = re.search(r"\[Errno -?\d+\] ([\w ]+)", output)
+        cause = re.search(r"\[(?:Errno -?\d+|SSL: \w+)\] ([\w ]+)", output)
+        reason = f" ({cause.group(1)})" if cause else ""
         return (
-            f"can't reach {hosts}{f' ({cause.group(1)})' if cause else ''}; check the network, "
-            "or name another source with --index or --find-links"
+            f"can't reach {hosts or 'any index'}{reason}; "
+            "check the network, or name another source with --index or --find-links"
         )
     if missing:
         return (
@@ -366,19 +367,6 @@ def diagnosis(output: str) -> str:
     sys.stderr.write(output)
     last = re.findall("ERROR: (.*)", output)[-1:] or ["see above"]
     return f"pip failed ({last[0]}); mend that, and run bootstrap.py again"
-
-
-def put_in_place(environment: Path, place: Path) -> None:
-    """Let a finished environment take another's place."""
-    old = place.with_name(place.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
-    if place.exists():
-        place.rename(old)
-    # Killed here, the next run finds the finished environment and goes on.
-    environment.rename(place)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def write_script(environment: Path, script: Path) -> None:
@@ -421,10 +409,17 @@ def bootstrap(config: Path, sources: list[str]) -> str:
     """Bring ``.venv`` and ``bin/buildout`` up to date; tell what was done."""
     # the directory in one spelling, whatever links lead to it
     directory = config.parent.resolve()
-    place = directory / ".venv"
+    place, new, old = (
+        directory / f".venv{suffix}" for suffix in ("", ".bootstrap-new", ".bootstrap-old")
+    )
     script = directory / "bin" / "buildout"
     wanted = pins(directory / config.name)
     with alone(directory):
+        if old.exists():  # an earlier run was killed when it put a new one in place
+            if place.exists() or complete(new, place, wanted):
+                shutil.rmtree(old)
+            else:
+                old.rename(place)
         if complete(place, place, wanted) and runs_in(place, script):
             return f"{script} is up to date"
         if os.path.lexists(place) and not (place / STAMP).is_file():
@@ -433,7 +428,6 @@ def bootstrap(config: Path, sources: list[str]) -> str:
                 "move it away, and run bootstrap.py again"
             )
         if not complete(place, place, wanted):
-            new = place.with_name(place.name + ".new")
             if not complete(new, place, wanted):
                 if new.exists():
                     shutil.rmtree(new)
@@ -442,7 +436,11 @@ def bootstrap(config: Path, sources: list[str]) -> str:
                 except BaseException:
                     shutil.rmtree(new, ignore_errors=True)
                     raise
-            put_in_place(new, place)
+            if place.exists():
+                place.rename(old)
+            new.rename(place)
+            if old.exists():
+                shutil.rmtree(old)
         write_script(place, script)
     version = installed(place)["zc-buildout"]
     return f"{script} is zc.buildout {version} on Python {platform.python_version()}"

@@ -203,13 +203,14 @@ def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, Runtim
         else []
     )
     own = [*interpreter_entries, *payload, *_runtime_entries()]
+    scripts = f"{settings.directory.strip('/')}/bin/"
     modules = [
         entry
-        for entry in own
+        for entry in (*packages, *own)
         if entry.path.endswith(".py")
         and entry.type is FileType.REGULAR
-        and not entry.group.startswith("configuration")
-        and not entry.path.startswith(f"{settings.directory.strip('/')}/bin/")
+        and not entry.path.startswith(scripts)
+        and (entry.group != "packages" or _is_standard_library(entry.path, python))
     ]
     own.extend(bytecode_entries(modules, store, cache_tag=python.cache_tag))
     tree = merge([*packages, *own])
@@ -229,6 +230,17 @@ def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, Runtim
     ]
     raise_all(errors)
     return plan_layers(tree, settings.layers), runtime
+
+
+def _is_standard_library(path: str, python: Interpreter) -> bool:
+    """Whether the file of a package is a module of the image's own Python.
+
+    Debian compiles them in a maintainer script, which has not run.
+    """
+    major, minor = python.version
+    return python.origin == "debian" and path.startswith(
+        (f"usr/lib/python{major}/", f"usr/lib/python{major}.{minor}/")
+    )
 
 
 class _Base:

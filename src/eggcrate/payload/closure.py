@@ -63,10 +63,18 @@ BUILD_TOOLS = frozenset(
     )
 )
 
+# Directories of a distribution's metadata: where it was built is said there, not needed.
+_METADATA = (".dist-info", ".egg-info", "EGG-INFO")
+
 # Files of a source tree's top that belong to the project, not to what it installs.
 _PROJECT_FILES = frozenset({"setup.py", "bootstrap.py", "conftest.py", "noxfile.py"})
 
 _NAME = re.compile(rb"[A-Za-z_]\w*")
+
+# What installers write instead of a #! line that would be too long, or hold a space
+_EXEC = re.compile(
+    rb"""\A#!/bin/sh\n'''exec' (['"]?)(?P<program>/[^'"\s]+)\1 "\$0" "\$@"\n' '''\n"""
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class Closure:
         self._places |= {*site.eggs.parents, site.eggs} - {*site.directory.parents}
         self._exclude = tuple(exclude)
         self._allow = tuple(allow_build_paths)
-        self._queue: collections.deque[tuple[pathlib.Path, str, bool]] = collections.deque()
+        self._queue: collections.deque[tuple[pathlib.Path, str]] = collections.deque()
         self._done: set[pathlib.Path] = set()
         self._entries: dict[str, FileEntry] = {}
         self._imported_from_directory: list[tuple[pathlib.Path, str, bytes]] = []
@@ -160,15 +168,13 @@ class Closure:
         self.warnings: list[str] = []
         # what a #! line names, for the check of interpreters
         self.scripts: list[tuple[FileEntry, bytes]] = []
-        # image paths of the Python modules that are worth byte-code
-        self.modules: list[FileEntry] = []
 
     # What is asked for
 
     def add_part(self, part: Part) -> None:
         """Take a part's outputs in, and all that they refer to."""
         for path in part.outputs:
-            self._queue.append((path, f"made by the part {part.name}", False))
+            self._queue.append((path, f"made by the part {part.name}"))
         self._follow()
 
     def add_include(self, include: Include) -> None:
@@ -214,10 +220,9 @@ class Closure:
 
     def _follow(self) -> None:
         while self._queue:
-            path, reason, quoted = self._queue.popleft()
-            self._reach(path, reason, quoted)
+            self._reach(*self._queue.popleft())
 
-    def _reach(self, path: pathlib.Path, reason: str, quoted: bool) -> None:
+    def _reach(self, path: pathlib.Path, reason: str) -> None:
         path = pathlib.Path(os.path.normpath(path))
         if path in self._done:
             return
@@ -312,10 +317,11 @@ class Closure:
         )
 
         def fits(path: pathlib.Path) -> bool:
-            name = path.name.split(".")[0]
+            if declared and path.is_dir():
+                return path.name in declared
             if declared:
-                # a package, a module, an extension module that was built in place
-                return name in declared and (path.is_dir() or path.suffix in (".py", ".so"))
+                # a module, or an extension module that was built in place
+                return path.suffix in (".py", ".so") and path.name.split(".")[0] in declared
             if path.is_dir():
                 # beside a project's packages lie its documents and tests
                 pattern = "__init__.py" if is_project else "**/*.py"
@@ -512,25 +518,32 @@ class Closure:
         if data.startswith(b"#!") and mode & 0o100 and not group.startswith("egg "):
             with entry.open() as stream:
                 self.scripts.append((entry, stream.readline(4096)))
-        if target.endswith(".py") and group.split(" ")[0] != "configuration":
-            self.modules.append(entry)
         return entry
 
     def _relocated(
         self, path: pathlib.Path, data: bytes, target: str, group: str, reason: str, mode: int
     ) -> FileEntry:
         if is_text(data):
-            for found, quoted in self._relocation.references(data):
-                self._queue.append((found, f"named in {self._shown(path)}", quoted))
-                if quoted and found == self._site.directory:
-                    self._imported_from_directory.append(
-                        (path, f"imported by {self._shown(path)}", data)
-                    )
-            data = self._relocation.text(data)
+            if not path.parent.name.endswith(_METADATA):
+                self._refer(path, data)
+            data = _EXEC.sub(rb"#!\g<program>\n", self._relocation.text(data))
         residue = self._relocation.residue(data)
         if residue and not self._allowed(target):
             self._residues.setdefault(residue, []).append(self._shown(path))
         return bytes_file(target, data, group=group, reason=reason, mode=mode)
+
+    def _refer(self, path: pathlib.Path, data: bytes) -> None:
+        """Queue what a text refers to."""
+        editable = path.suffix == ".pth" or path.name.startswith("__editable__")
+        for found, quoted in self._relocation.references(data):
+            if editable and found.is_dir():
+                self._take_develop(found, f"imported by {self._shown(path)}")
+                continue
+            self._queue.append((found, f"named in {self._shown(path)}"))
+            if quoted and found == self._site.directory:
+                self._imported_from_directory.append(
+                    (path, f"imported by {self._shown(path)}", data)
+                )
 
     def _allowed(self, target: str) -> bool:
         return any(
@@ -544,9 +557,7 @@ class Closure:
         if os.path.isabs(text):
             relocated = self._relocation.path(text)
             if relocated is not None:
-                self._queue.append(
-                    (pathlib.Path(text), f"linked from {self._shown(path)}", False)
-                )
+                self._queue.append((pathlib.Path(text), f"linked from {self._shown(path)}"))
                 text = relocated
         return symlink(target, text, group=group, reason=reason)
 

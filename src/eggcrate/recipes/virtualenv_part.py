@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -54,8 +55,9 @@ class Recipe:
         self.bin = pathlib.Path(section["bin-directory"])
         location = pathlib.Path(section["parts-directory"], name)
         with user_errors(name):
-            self.wanted = _wanted(buildout, options, location)
-            self.scripts = _scripts(options)
+            errors: list[EggcrateError] = [*_unknown_options(options)]
+            self.scripts = _scripts(options, errors)
+            self.wanted = _wanted(buildout, options, location, errors)
         ownership.declare(options, [location])
         # A changed file changes no option, and buildout compares options: so the digest is one.
         options["digest"] = self.wanted.digest()
@@ -126,10 +128,11 @@ class Recipe:
             links[self.scripts.interpreter] = "python"
         for script in sorted(links):
             path = self.bin / script
+            shown = _shown(path, self.wanted.directory)
             if os.path.lexists(path) and not self._is_ours(path):
                 errors.append(
                     InstallError(
-                        f"{path} is there already, and not from this part",
+                        f"{shown} is there already, and not from this part",
                         f"rename ours with scripts = {links[script]}=..., or remove that file",
                     )
                 )
@@ -139,11 +142,10 @@ class Recipe:
     def _is_ours(self, path: pathlib.Path) -> bool:
         """Whether a script may be replaced: it leads here, maybe to where we were before."""
         location = self.wanted.location
+        place = os.fsencode(f"/{location.parent.name}/{location.name}/bin/")
         try:
             with path.open("rb") as file:
-                return f"/{location.parent.name}/{location.name}/bin/".encode() in file.read(
-                    4096
-                )
+                return place in file.read(4096)
         except OSError:
             return False
 
@@ -191,8 +193,7 @@ class _Scripts:
     interpreter: str
 
 
-def _scripts(options: Mapping[str, str]) -> _Scripts:
-    errors: list[EggcrateError] = []
+def _scripts(options: Mapping[str, str], errors: list[EggcrateError]) -> _Scripts:
     renamed: dict[str, str] = {}
     every = False
     for word in re.sub(r"\s*=\s*", "=", options.get("scripts", "")).split():
@@ -220,7 +221,6 @@ def _scripts(options: Mapping[str, str]) -> _Scripts:
                     "rename one in scripts (name=newname) or interpreter",
                 )
             )
-    raise_all(errors)
     return _Scripts(every, renamed, interpreter)
 
 
@@ -236,13 +236,14 @@ def _unknown_script(command: str, commands: Sequence[str]) -> InstallError:
 
 
 def _wanted(
-    buildout: Mapping[str, Any], options: Mapping[str, str], location: pathlib.Path
+    buildout: Mapping[str, Any],
+    options: Mapping[str, str],
+    location: pathlib.Path,
+    errors: list[EggcrateError],
 ) -> installers.Wanted:
-    """The options, read and checked, with every complaint at once."""
+    """The options, read and checked; raises every complaint there is, ``errors`` too."""
     section = buildout["buildout"]
     directory = pathlib.Path(section["directory"])
-    errors: list[EggcrateError] = list(_unknown_options(options))
-
     installer = options.get("installer", "uv").strip()
     if installer not in INSTALLERS:
         errors.append(SettingsError(f"installer: {installer} is unknown", "use uv or pip"))
@@ -250,7 +251,7 @@ def _wanted(
     requirements = _lines(options, "requirements")
     errors += [
         SettingsError(
-            f"requirements: {line} is an option of the installer, no requirement",
+            f"requirements: {installers.masked(line)} is an option of the installer",
             "use requirements-files, constraints-files, develop, index or find-links",
         )
         for line in requirements
@@ -258,13 +259,11 @@ def _wanted(
     ]
     requirement_files = _paths(options, "requirements-files", directory)
     constraint_files = _paths(options, "constraints-files", directory)
-    files = _Files()
-    for option, paths in (
-        ("requirements-files", requirement_files),
-        ("constraints-files", constraint_files),
-    ):
-        for path in paths:
-            files.read(path, option, "mend its name; it counts from the buildout directory")
+    files = _Files(directory)
+    for path in requirement_files:
+        files.read(path, "requirements-files")
+    for path in constraint_files:
+        files.read(path, "constraints-files")
     projects = _paths(options, "develop", directory)
     for project in projects:
         files.read_project(project)
@@ -309,8 +308,8 @@ def _unknown_options(options: Mapping[str, str]) -> Iterator[SettingsError]:
             continue
         near = difflib.get_close_matches(option, OPTIONS, 1)
         yield SettingsError(
-            f"there is no option {option}",
-            f"did you mean {near[0]}?" if near else f"use some of {', '.join(OPTIONS)}",
+            f"has an unknown option {option}",
+            f"write {near[0]}" if near else f"use some of {', '.join(OPTIONS)}",
         )
 
 
@@ -330,60 +329,77 @@ def _paths(
 class _Files:
     """The files that an environment depends on: digests, requirement lines, complaints."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
         self.digests: dict[str, str] = {}
         #: where it is, and what it says
         self.lines: list[tuple[str, str]] = []
         self.errors: list[EggcrateError] = []
 
-    def read(self, path: pathlib.Path, by: str, hint: str) -> None:
+    def read(self, path: pathlib.Path, by: str) -> None:
         """Take in a file of requirements, and those that it includes."""
         if str(path) in self.digests:
             return
+        shown = _shown(path, self._directory)
         try:
             content = path.read_bytes()
         except OSError as error:
             self.errors.append(
-                SettingsError(f"{by}: {path} can't be read: {error.strerror}", hint)
+                SettingsError(
+                    f"{by}: {shown} can't be read: {error.strerror}", self._nearest(path)
+                )
             )
             return
         self.digests[str(path)] = hashlib.sha256(content).hexdigest()
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             included = re.match(
-                r"\s*(?:-r|-c|--requirements?|--constraints?)[\s=]\s*(\S+)", line
+                r"\s*(?:-[rc]|--(?:requirement|constraint)s?)[\s=]\s*(\S+)", line
             )
             if included is None:
-                self.lines.append((f"{path.name}, line {number}", line))
+                self.lines.append((f"{shown}, line {number}", line))
             elif "://" not in included[1]:
-                self.read(path.parent / included[1], f"{path}, line {number}", "mend that line")
+                self.read(path.parent / included[1], f"{shown}, line {number}")
 
     def read_project(self, directory: pathlib.Path) -> None:
         """Take in what says how the project at ``directory`` is installed."""
+        shown = _shown(directory, self._directory)
         found = [directory / name for name in _METADATA if (directory / name).is_file()]
         if not directory.is_dir():
             self.errors.append(
                 SettingsError(
-                    f"develop: there is no directory {directory}",
-                    "mend its name; it counts from the buildout directory",
+                    f"develop: there is no directory {shown}", self._nearest(directory)
                 )
             )
         elif not any(path.suffix in (".toml", ".py") for path in found):
             self.errors.append(
                 SettingsError(
-                    f"develop: {directory} is no project; "
-                    "it has neither pyproject.toml nor setup.py",
+                    f"develop: {shown} is no project, as it has neither pyproject.toml "
+                    "nor setup.py",
                     "name the directory that has one of them",
                 )
             )
         for path in found:
             self.digests[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
 
+    def _nearest(self, path: pathlib.Path) -> str:
+        beside: list[str] = []
+        with contextlib.suppress(OSError):
+            beside = sorted(os.listdir(path.parent))
+        near = difflib.get_close_matches(path.name, beside, 1)
+        if near and near[0] != path.name:
+            name = _shown(path.with_name(near[0]), self._directory)
+            return f"write {name}, the nearest name there is"
+        return "correct the path, which starts from the buildout directory"
+
+
+def _shown(path: pathlib.Path, directory: pathlib.Path) -> str:
+    """A path as messages have it: relative, when it is in the buildout directory."""
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+
 
 def _interpreter(
     asked: str, location: pathlib.Path, directory: pathlib.Path
 ) -> installers.Interpreter:
-    import sys
-
     asked = asked or sys.executable
     record = installers.recorded(location)
     if record and record.interpreter.asked == asked and record.interpreter.is_unchanged():
@@ -473,7 +489,9 @@ def _url(
     path = pathlib.Path(os.path.normpath(directory / pathlib.Path(text).expanduser()))
     if not path.exists():
         errors.append(
-            SettingsError(f"{option}: there is no {path}", "name a URL or a directory")
+            SettingsError(
+                f"{option}: there is no {_shown(path, directory)}", "name a URL or a directory"
+            )
         )
         return None
     return path.as_uri()

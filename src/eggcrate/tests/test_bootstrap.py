@@ -149,7 +149,7 @@ class FirstRun(Project):
         self.assertFalse((self.scratch / "elsewhere").exists())
         for path in (self.project / ".venv").rglob("*"):
             if path.is_file() and not path.is_symlink():
-                self.assertNotIn(b".venv.new", path.read_bytes(), path)
+                self.assertNotIn(b".venv.bootstrap-new", path.read_bytes(), path)
 
     def test_without_a_pin_it_is_the_newest_6(self) -> None:
         self.configure("[buildout]\nparts =\n")
@@ -182,10 +182,10 @@ class FirstRun(Project):
             silent.accept()[0].close()  # pip is at work
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self.assertTrue((self.project / ".venv.new").exists())
+        self.assertTrue((self.project / ".venv.bootstrap-new").exists())
         self.bootstrap()
         self.assertEqual(self.buildout(), "buildout 6.0")
-        self.assertFalse((self.project / ".venv.new").exists())
+        self.assertFalse((self.project / ".venv.bootstrap-new").exists())
 
     def test_options_name_the_configuration_and_the_packages(self) -> None:
         elsewhere = self.scratch / "elsewhere"
@@ -285,11 +285,21 @@ class NextRun(Project):
     def test_one_that_was_killed_at_the_swap_is_finished(self) -> None:
         shutil.rmtree(self.links)
         before = sorted(path.name for path in self.project.iterdir())
-        shutil.copytree(self.project / ".venv", self.project / ".venv.old", symlinks=True)
-        (self.project / ".venv").rename(self.project / ".venv.new")
+        shutil.copytree(
+            self.project / ".venv", self.project / ".venv.bootstrap-old", symlinks=True
+        )
+        (self.project / ".venv").rename(self.project / ".venv.bootstrap-new")
         self.bootstrap()
         self.assertEqual(self.buildout(), "buildout 6.0")
         self.assertEqual(sorted(path.name for path in self.project.iterdir()), before)
+        # or, a moment later, when there was only the old one to remove
+        shutil.copytree(self.project / ".venv" / "bin", self.project / ".venv.bootstrap-old")
+        self.assertIn("is up to date", self.bootstrap())
+        self.assertEqual(sorted(path.name for path in self.project.iterdir()), before)
+        # or when what it had made is not what is asked for any more
+        (self.project / ".venv").rename(self.project / ".venv.bootstrap-old")
+        (self.project / ".venv.bootstrap-new").mkdir()
+        self.assertIn("is up to date", self.bootstrap())
 
 
 class Refusals(Project):
@@ -356,7 +366,9 @@ class Refusals(Project):
         else:  # for root, nothing but the mount is read-only
             script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
             argv = ["unshare", "--mount", "sh", "-c", script, str(self.project), *argv]
-        self.assertRegex(self.complaint(argv=argv), r"\.venv\.new: (Read-only|Permission)")
+        self.assertRegex(
+            self.complaint(argv=argv), r"\.venv\.bootstrap-new: (Read-only|Permission)"
+        )
 
     def test_a_path_that_no_environment_can_have(self) -> None:
         self.project = self.project.rename(self.scratch / "a:b")

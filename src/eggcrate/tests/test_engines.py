@@ -264,7 +264,7 @@ class ReadersTest(unittest.TestCase):
             self.assertNotIn(left_out, plan)
 
     def test_the_same_inputs_give_the_same_digest_elsewhere(self) -> None:
-        other = DEMO_IMAGE.directory / "another place"
+        other = DEMO_IMAGE.directory / "somewhere" / "else"
         environment = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
         before = {name: os.environ.get(name) for name in environment}
         umask = os.umask(0o077)

@@ -277,35 +277,8 @@ class BothInstallers:
                 versions={"hello": "1.0"},
             )
 
-        def test_files(self) -> None:
-            (self.directory / "requirements.txt").write_text("-r more.txt\n# nothing\n")
-            (self.directory / "more.txt").write_text("hello\n")
-            (self.directory / "constraints.txt").write_text("hello < 2\n")
-            options = {
-                "requirements_files": "requirements.txt",
-                "constraints_files": "constraints.txt",
-            }
-            self.recipe(**options).install()
-            self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 1.0")
-            digest = self.options["digest"]
-            (self.directory / "more.txt").write_text("hello\nneedy\n")
-            self.recipe(**options)
-            self.assertNotEqual(self.options["digest"], digest)
-
         def test_index_alone(self) -> None:
             self.recipe(requirements="hello", find_links="").install()
-            self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
-
-        def test_buildouts_index_and_find_links(self) -> None:
-            self.recipe(
-                requirements="hello",
-                index="",
-                find_links="",
-                shared={
-                    "index": (self.wheels / "simple").as_uri(),
-                    "find-links": f"not/there {self.wheels}".replace(" ", "\n"),
-                },
-            ).install()
             self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
 
         def test_odd_directory_names(self) -> None:
@@ -376,19 +349,6 @@ class BothInstallers:
             for found in texts:
                 self.assertNotIn("s3%2F", found)
                 self.assertNotIn("s3/c", found)
-
-        def test_deep_directory(self) -> None:
-            deep = self.directory / ("a deep directory " * 4) / ("x" * 90)
-            deep.mkdir(parents=True)
-            os.chdir(deep)
-            self.recipe(requirements="hello", scripts="hello", interpreter="py").install()
-            self.assertEqual(self.output(deep / "bin" / "hello"), "hello 2.0")
-            self.assertEqual(
-                self.output(
-                    deep / "bin" / "py", "-c", "import hello, sys; print(sys.argv[1:])", "'"
-                ),
-                '["\'"]',
-            )
 
 
 class TestUv(BothInstallers.Case):
@@ -476,6 +436,48 @@ class TestPip(BothInstallers.Case):
     installer = "pip"
 
 
+class TestInputs(Case):
+    def test_files(self) -> None:
+        (self.directory / "requirements.txt").write_text("-r more.txt\n# nothing\n")
+        (self.directory / "more.txt").write_text("hello\n")
+        (self.directory / "constraints.txt").write_text("hello < 2\n")
+        options = {
+            "requirements_files": "requirements.txt",
+            "constraints_files": "constraints.txt",
+        }
+        self.recipe(**options).install()
+        self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 1.0")
+        digest = self.options["digest"]
+        (self.directory / "more.txt").write_text("hello\nneedy\n")
+        self.recipe(**options)
+        self.assertNotEqual(self.options["digest"], digest)
+
+    def test_buildouts_index_and_find_links(self) -> None:
+        self.recipe(
+            requirements="hello",
+            index="",
+            find_links="",
+            shared={
+                "index": (self.wheels / "simple").as_uri(),
+                "find-links": f"not/there {self.wheels}".replace(" ", "\n"),
+            },
+        ).install()
+        self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
+
+    def test_deep_directory(self) -> None:
+        deep = self.directory / ("a deep directory " * 4) / ("x" * 90)
+        deep.mkdir(parents=True)
+        os.chdir(deep)
+        self.recipe(requirements="hello", scripts="hello", interpreter="py").install()
+        self.assertEqual(self.output(deep / "bin" / "hello"), "hello 2.0")
+        self.assertEqual(
+            self.output(
+                deep / "bin" / "py", "-c", "import hello, sys; print(sys.argv[1:])", "'"
+            ),
+            '["\'"]',
+        )
+
+
 class TestScripts(Case):
     def test_all_with_one_renamed(self) -> None:
         made = self.recipe(requirements="hello", scripts="* hello = hi").install()
@@ -529,7 +531,8 @@ class TestScripts(Case):
         (self.bin / "hello").write_text("precious")
         for requirement in ("hello == 1.0", "hello == 2.0"):
             self.refused(
-                f"{self.bin / 'hello'} is there already, and not from this part",
+                "bin/hello is there already, and not from this part; "
+                "rename ours with scripts = hello=..., or remove that file",
                 install=True,
                 requirements=requirement,
                 scripts="hello",
@@ -681,22 +684,24 @@ class TestKilled(Case):
 class TestBadInput(Case):
     def test_all_at_once(self) -> None:
         text = self.refused(
-            "7 problems:",
-            "there is no option requirement; did you mean requirements?",
+            "8 problems:",
+            "has an unknown option requirement; write requirements",
             "installer: poetry is unknown; use uv or pip",
-            "requirements: -e src is an option of the installer, no requirement; ",
-            f"requirements-files: {self.directory}/absent.txt can't be read: "
-            "No such file or directory; mend its name",
-            f"develop: there is no directory {self.directory}/absent; ",
+            "requirements: -i https://****@example.com/ is an option of the installer; ",
+            "requirements-files: absent.txt can't be read: No such file or directory; "
+            "correct the path, which starts from the buildout directory",
+            "develop: there is no directory absent; correct the path",
             "python: there is no Python 2.1 on this machine; install it, ",
             "index: there is no ",
+            "scripts: hello= has no name; ",
             requirement="hello",
             installer="poetry",
-            requirements="-e src",
+            requirements="-i https://me:s3cret@example.com/",
             requirements_files="absent.txt",
             develop="absent",
             python="2.1",
             index="absent",
+            scripts="hello=",
         )
         version = ".".join(map(str, sys.version_info[:3]))
         self.assertIn(f"{version} (", text)
@@ -704,16 +709,19 @@ class TestBadInput(Case):
     def test_directory_that_is_no_project(self) -> None:
         (self.directory / "src").mkdir()
         self.refused(
-            f"develop: {self.directory}/src is no project; it has neither pyproject.toml "
-            "nor setup.py; name the directory that has one of them",
+            "develop: src is no project, as it has neither pyproject.toml nor setup.py; "
+            "name the directory that has one of them",
             develop="src",
+        )
+        self.refused(
+            "develop: there is no directory srv; write src, the nearest name there is",
+            develop="srv",
         )
 
     def test_included_file_that_is_missing(self) -> None:
         (self.directory / "requirements.txt").write_text("hello\n-r base.txt\n")
         self.refused(
-            f"{self.directory}/requirements.txt, line 2: ",
-            f"{self.directory}/base.txt can't be read",
+            "[tool] requirements.txt, line 2: base.txt can't be read: ",
             requirements_files="requirements.txt",
         )
 
@@ -892,4 +900,4 @@ class TestBuildout(Case):
             """,
             works=False,
         )
-        self.assertIn(f"[other] requirements-files: {self.location}/absent.txt", output)
+        self.assertIn("[other] requirements-files: parts/tool/absent.txt can't", output)

@@ -653,11 +653,11 @@ class _Failed(Exception):
                 break
         words = " ".join(
             # without blanks and frames at its beginning
-            re.sub(r"^[^!-~]*(?:(?i:error|cause): )?", "", line)
+            re.sub(r"^[^!-~]*(?:(?i:error): )?", "", line)
             for line in lines
             if not line.startswith(("WARNING:", "[notice]", "Looking in "))
         ).split()
-        text = " ".join(words).rstrip(".") or "it says nothing"
+        text = " ".join(words).replace(" cause: ", ": ").rstrip(".") or "it says nothing"
         return text if len(text) <= 900 else f"{text[:300]} ... {text[-600:]}"
 
 

@@ -1,0 +1,113 @@
+"""PID 1: it becomes the command, or says in one line why it can't."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from eggcrate.runtime import start
+
+PROGRAM = (
+    "import sys; from eggcrate.runtime.start import start; sys.exit(start({!r}, sys.argv[1:]))"
+)
+
+
+class Scratch(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = pathlib.Path(scratch.name)
+        self.run_directory = self.root / "run/eggcrate"
+
+    def start(
+        self, *command: str, run_directory: pathlib.Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        package = pathlib.Path(start.__file__).parents[2]
+        place = os.fspath(run_directory or self.run_directory)
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM.format(place), *command],
+            env={**os.environ, "PYTHONPATH": os.fspath(package), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+class Starting(Scratch):
+    def test_it_becomes_the_command(self) -> None:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", PROGRAM.format(os.fspath(self.run_directory))),
+                *("sh", "-c", 'echo $$ "$0" "$@"; exit 7', "a b", "", "c"),
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.fspath(pathlib.Path(start.__file__).parents[2]),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        output, _ = process.communicate()
+        self.assertEqual(output, f"{process.pid} a b  c\n")
+        self.assertEqual(process.returncode, 7)
+
+    def test_the_run_directory_is_private(self) -> None:
+        self.assertEqual(self.start("true").returncode, 0)
+        # root's is passed through by nginx's workers, which are another user
+        expected = 0o711 if os.geteuid() == 0 else 0o700
+        self.assertEqual(stat.S_IMODE(self.run_directory.stat().st_mode), expected)
+        self.assertEqual(self.start("true").returncode, 0)
+
+    def test_each_failure_has_its_code_and_one_line(self) -> None:
+        plain = self.root / "plain"
+        plain.write_text("text")
+        for command, code, line in (
+            ((), 78, "there is nothing to run; give docker run a command"),
+            (("no-such-program",), 127, "no-such-program was not found"),
+            ((os.fspath(plain),), 126, f"{plain} can't be run: Permission denied"),
+            ((os.fspath(self.root),), 126, f"{self.root} can't be run: Permission denied"),
+        ):
+            result = self.start(*command)
+            self.assertEqual(result.returncode, code, command)
+            self.assertEqual(result.stderr, f"eggcrate: {line}\n")
+
+    def test_a_program_of_no_known_kind(self) -> None:
+        odd = self.root / "odd"
+        odd.write_bytes(b"\x00\x01")
+        odd.chmod(0o755)
+        self.assertEqual(self.start(os.fspath(odd)).returncode, 126)
+
+
+class RunDirectory(Scratch):
+    def test_a_place_that_can_t_be_made_names_the_way_out(self) -> None:
+        (self.root / "file").write_text("")
+        place = self.root / "file/eggcrate"
+        result = self.start("true", run_directory=place)
+        self.assertEqual(result.returncode, 78)
+        self.assertEqual(len(result.stderr.splitlines()), 1)
+        self.assertIn(f"the run directory {place} can't be ", result.stderr)
+        self.assertTrue(result.stderr.endswith(f"start with --tmpfs {self.root}/file\n"))
+
+    @unittest.skipUnless(
+        os.path.isdir("/proc/self"), "there is no /proc, which nobody can write"
+    )
+    def test_a_read_only_file_system(self) -> None:
+        problem = start.run_directory_problem("/proc/eggcrate")
+        assert problem is not None
+        self.assertIn("--tmpfs /proc", problem)
+
+    def test_a_file_in_its_place(self) -> None:
+        self.run_directory.parent.mkdir()
+        self.run_directory.write_text("")
+        self.assertIsNotNone(start.run_directory_problem(os.fspath(self.run_directory)))
+
+    def test_nothing_is_started_without_it(self) -> None:
+        (self.root / "run").write_text("")
+        result = self.start("touch", os.fspath(self.root / "started"))
+        self.assertEqual(result.returncode, 78)
+        self.assertFalse((self.root / "started").exists())
