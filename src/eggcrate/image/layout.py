@@ -11,7 +11,9 @@ import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
+from eggcrate.errors import PlanError
 from eggcrate.image import oci
 from eggcrate.image.layers import Layer, write_layer
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
@@ -116,6 +118,17 @@ def _blob_name(descriptor: Descriptor) -> str:
     return f"blobs/{descriptor.digest.replace(':', '/', 1)}"
 
 
+def _stored(blob: Descriptor, store: Store) -> BinaryIO:
+    try:
+        return store.blob(blob.digest).open("rb")
+    except OSError as error:
+        raise PlanError(
+            f"the blob {blob.digest} can't be read from the cache {store.root}: "
+            f"{error.strerror}",
+            "let nothing remove it while an image is built, and run again",
+        ) from error
+
+
 def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
     """Make ``root`` the image layout of the image, and of nothing else.
 
@@ -123,17 +136,16 @@ def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
     that it held before.
     """
     blobs = root / "blobs" / "sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
     for blob in image.blobs:
-        target, source = root / _blob_name(blob), store.blob(blob.digest)
-        if not target.exists() or target.stat().st_size != blob.size:
-            with replacing(target) as stream, source.open("rb") as bytes_:
+        target = root / _blob_name(blob)
+        if not target.is_file() or target.stat().st_size != blob.size:
+            with _stored(blob, store) as bytes_, replacing(target) as stream:
                 shutil.copyfileobj(bytes_, stream, 1 << 20)
     for name, data in sorted(_documents(image).items(), reverse=True):
         write_if_changed(root / name, data)
     wanted = {blob.digest.partition(":")[2] for blob in image.blobs}
     for path in blobs.iterdir():
-        if path.name not in wanted:
+        if path.name not in wanted and not path.is_dir():
             path.unlink()
 
 
@@ -160,5 +172,5 @@ def write_archive(image: Image, store: Store, path: pathlib.Path, epoch: int) ->
         for name in ("blobs", "blobs/sha256"):
             archive.addfile(member(name, directory=True))
         for blob in image.blobs:
-            with store.blob(blob.digest).open("rb") as bytes_:
+            with _stored(blob, store) as bytes_:
                 archive.addfile(member(_blob_name(blob), blob.size), bytes_)

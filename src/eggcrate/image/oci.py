@@ -17,11 +17,13 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 # the grammar of distribution/reference: a host, path components, a tag
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _NAME = re.compile(
-    r"(?:(?P<host>(?:localhost|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:[0-9]+"
-    r"|\[[0-9a-fA-F:]+\](?::[0-9]+)?))/)?"
+    rf"(?:(?P<host>localhost|{_LABEL}(?:\.{_LABEL})+|{_LABEL}(?:\.{_LABEL})*:[0-9]+"
+    r"|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
     rf"(?P<path>{_COMPONENT}(?:/{_COMPONENT})*)"
 )
+_ID = re.compile(r"[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -211,8 +213,9 @@ def reference(name: str, tag: str) -> Reference:
 
     A name without a host means ``docker.io``, one without a slash ``docker.io/library``.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or len(name) > 255:
+    match = _NAME.fullmatch(name) if len(name) <= 255 else None
+    # what looks like the ID of an image is none of its names
+    if match is None or _ID.fullmatch(name):
         raise SettingsError(
             f"the image name {name!r} is not valid",
             "use lower-case letters, digits and single separators (. _ -) between slashes, "
@@ -224,6 +227,8 @@ def reference(name: str, tag: str) -> Reference:
             "use up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
         )
     host, path = match["host"] or "docker.io", match["path"]
+    if host == "index.docker.io":
+        host = "docker.io"
     if host == "docker.io" and "/" not in path:
         path = f"library/{path}"
     return Reference(host, path, tag)

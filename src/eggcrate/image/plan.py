@@ -117,6 +117,9 @@ GROUPS = ("packages", "python", "egg", "environment", "data", "develop", "config
 # An egg of this many bytes is worth a layer of its own.
 _BIG = 4 << 20
 
+# Linux follows as many symbolic links in one path (path_resolution(7))
+_MOST_LINKS = 40
+
 # Docker's limit of layers in an image
 MOST_LAYERS = 127
 
@@ -182,9 +185,8 @@ def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> 
     """
     pending = collections.deque(part for part in path.split("/") if part)
     done: list[str] = []
-    for _ in range(40 + len(pending)):
-        if not pending:
-            return "/".join(done)
+    links = 0
+    while pending:
         part = pending.popleft()
         if part in (".", ""):
             continue
@@ -193,12 +195,15 @@ def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> 
             continue
         entry = tree.get("/".join((*done, part)))
         if entry is not None and entry.type is FileType.SYMLINK and (pending or last):
+            links += 1
+            if links > _MOST_LINKS:
+                return path
             if entry.linkname.startswith("/"):
                 done = []
             pending.extendleft(reversed(entry.linkname.split("/")))
             continue
         done.append(part)
-    return path
+    return "/".join(done)
 
 
 def _same(one: FileEntry, other: FileEntry) -> bool:
@@ -225,19 +230,21 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
     links = {entry.path: entry for entry in entries if entry.type is FileType.SYMLINK}
     tree: dict[str, FileEntry] = {}
     for entry in entries:
-        name = posixpath.basename(entry.path)
-        if name.startswith(".wh."):
+        # a directory may be claimed by the name of a link to it
+        path = resolve(entry.path, links, last=entry.type is FileType.DIRECTORY)
+        if any(name.startswith(".wh.") for name in path.split("/")):
             errors.append(
                 PlanError(
-                    f"/{printable(entry.path)} would delete files in the image: names that "
+                    f"/{printable(path)} would delete files in the image: names that "
                     f"begin with .wh. are whiteouts ({entry.reason})",
                     "rename it, or list it in exclude",
                 )
             )
             continue
-        path = resolve(entry.path, links)
         if path != entry.path:
             entry = dataclasses.replace(entry, path=path)
+        if entry.type is FileType.HARDLINK:
+            entry = dataclasses.replace(entry, linkname=resolve(entry.linkname, links))
         first = tree.setdefault(entry.path, entry)
         if first is not entry and not _same(first, entry):
             errors.append(
@@ -247,14 +254,13 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
                     "exclude one of the two sources, or give one another target",
                 )
             )
-    for path in list(tree):
+    for path in sorted(tree, key=_order):
         parent = posixpath.dirname(path)
         while parent:
             above = tree.get(parent)
             if above is None:
-                tree[parent] = dataclasses.replace(
-                    directory(parent, group=tree[path].group, reason=f"the parent of /{path}")
-                )
+                reason = f"the parent of /{printable(path)}"
+                tree[parent] = directory(parent, group=tree[path].group, reason=reason)
             elif above.type is not FileType.DIRECTORY:
                 errors.append(
                     PlanError(
@@ -271,13 +277,29 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
 def _first_of_hardlinks(tree: dict[str, FileEntry]) -> dict[str, FileEntry]:
     """The tree with each file that has several names stored under the first of them."""
     names: dict[str, list[FileEntry]] = collections.defaultdict(list)
+    errors: list[EggcrateError] = []
     for entry in tree.values():
-        if entry.type is FileType.HARDLINK:
-            names[entry.linkname].append(entry)
-    for target, links in names.items():
-        stored = tree.get(target)
-        if stored is None or stored.type is not FileType.REGULAR:
+        if entry.type is not FileType.HARDLINK:
             continue
+        target, passed = entry.linkname, {entry.path}
+        while target not in passed and target in tree:
+            if tree[target].type is not FileType.HARDLINK:
+                break
+            passed.add(target)
+            target = tree[target].linkname
+        if target in tree and tree[target].type is FileType.REGULAR:
+            names[target].append(entry)
+            continue
+        errors.append(
+            PlanError(
+                f"/{printable(entry.path)} is a hard link to /{printable(target)}, which is "
+                f"no file of the image ({entry.reason})",
+                "take that file in too, or list the link in exclude",
+            )
+        )
+    raise_all(errors)
+    for target, links in names.items():
+        stored = tree[target]
         paths = sorted((target, *(link.path for link in links)), key=_order)
         for path in paths:
             tree[path] = dataclasses.replace(

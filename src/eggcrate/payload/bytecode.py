@@ -138,16 +138,22 @@ def _compile(
     Fresh interpreters do it, one a core, with a fixed hash seed: the order of a frozen
     set is part of the bytes in Python 3.10.
     """
+    from eggcrate.errors import PlanError
+
     if not modules:
         return
     shares = [modules[start::_WORKERS] for start in range(_WORKERS)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    # no PYTHON* variable of the user's may reach the bytes (PYTHONNODEBUGRANGES would)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+    }
+    environment.update(PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")
     workers = []
     for share in filter(None, shares):
         jobs = []
         for module in share:
             source = module.source or store.blob(store.put(module.data or b""))
-            jobs.append([os.fspath(source), f"/{module.path}"])
+            jobs.append([os.fspath(source), f"/{module.path}", module.digest])
         worker = subprocess.Popen(
             [sys.executable, "-S", "-s", __file__, os.fspath(store.root)],
             env=environment,
@@ -158,26 +164,55 @@ def _compile(
         worker.stdin.write(json.dumps(jobs).encode())
         worker.stdin.close()
         workers.append((share, worker))
+    results = []
     for share, worker in workers:
         assert worker.stdout is not None
-        output = worker.stdout.read()
+        results.append((share, worker.stdout.read()))
         worker.stdout.close()
         if worker.wait() != 0:
             raise RuntimeError("the byte-code compiler failed")
-        yield from zip(share, json.loads(output), strict=True)
+    for share, output in results:
+        records = json.loads(output)
+        if isinstance(records, dict):
+            raise PlanError(records["what"], records["hint"])
+        yield from zip(share, records, strict=True)
 
 
 def _main() -> None:
     # as a program, this file is alone: the package is found beside it
     sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
+    from eggcrate.errors import PlanError
     from eggcrate.image.store import Store
 
     store = Store(pathlib.Path(sys.argv[1]))
     records = []
-    for source, path in json.load(sys.stdin):
-        data = compiled(pathlib.Path(source).read_bytes(), path)
-        records.append({"digest": store.put(data) if data else "", "size": len(data or b"")})
-    json.dump(records, sys.stdout)
+    try:
+        for source, path, digest in json.load(sys.stdin):
+            records.append(_record(pathlib.Path(source), path, digest, store))
+    except PlanError as error:
+        json.dump({"what": error.what, "hint": error.hint}, sys.stdout)
+    else:
+        json.dump(records, sys.stdout)
+
+
+def _record(source: pathlib.Path, path: str, digest: str, store: Store) -> dict[str, Any]:
+    """The record of a module's byte-code, which is now in the store."""
+    import hashlib
+
+    from eggcrate.errors import PlanError
+
+    try:
+        text = source.read_bytes()
+    except OSError as error:
+        raise PlanError(
+            f"{source} can't be read: {error.strerror}", "mend it and run again"
+        ) from error
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise PlanError(
+            f"{source} changed while it was read", "run again when nothing writes to it"
+        )
+    data = compiled(text, path)
+    return {"digest": store.put(data) if data else "", "size": len(data or b"")}
 
 
 if __name__ == "__main__":

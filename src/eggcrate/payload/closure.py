@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import collections
+import csv
 import dataclasses
 import fnmatch
 import importlib.metadata
+import io
 import os
 import pathlib
 import re
@@ -40,6 +43,7 @@ LEFT_OUT = (
     "pip.conf",
     ".dockerignore",
     ".DS_Store",
+    ".eggcrate.json",
     "*.swp",
     "*~",
     "id_rsa",
@@ -154,13 +158,18 @@ class Closure:
         self._site = site
         self._relocation = relocation
         # where buildout and its Python keep what they make
-        self._places = {site.bin, site.parts, site.develop_eggs, *site.prefixes}
+        self._python = frozenset(
+            path for prefix in site.prefixes for path in _python(prefix, site)
+        )
+        self._places = {site.bin, site.parts, site.develop_eggs, *self._python}
         self._places |= {*site.eggs.parents, site.eggs} - {*site.directory.parents}
         self._exclude = tuple(exclude)
         self._allow = tuple(allow_build_paths)
         self._queue: collections.deque[tuple[pathlib.Path, str]] = collections.deque()
         self._done: set[pathlib.Path] = set()
         self._entries: dict[str, FileEntry] = {}
+        # the path of this machine that each image path was first claimed for
+        self._sources: dict[str, pathlib.Path] = {}
         self._imported_from_directory: list[tuple[pathlib.Path, str, bytes]] = []
         self._environment_wanted = ""
         self._residues: dict[str, list[str]] = {}
@@ -197,7 +206,9 @@ class Closure:
             target = None
             if include.target:
                 target = os.path.normpath(os.path.join(include.target, relative)).lstrip("/")
-            self._take(path, "data", "listed in include", target)
+                if not target and path.is_dir():
+                    continue  # the image's root
+            self._take(path, "data", f"include: {self._shown(path)}", target)
         self._follow()
 
     def finish(self) -> list[FileEntry]:
@@ -214,7 +225,34 @@ class Closure:
                 )
             )
         raise_all(self.errors)
+        self._mend_records()
         return list(self._entries.values())
+
+    def _mend_records(self) -> None:
+        """Let the RECORD of each distribution list its files as they are in the image.
+
+        They are digests of files that relocation has changed (PyPA: recording installed
+        projects).
+        """
+        for path, record in list(self._entries.items()):
+            if not path.endswith(".dist-info/RECORD") or record.type is not FileType.REGULAR:
+                continue
+            with record.open() as stream:
+                data = stream.read()
+            top = os.path.dirname(os.path.dirname(path))
+            lines = io.StringIO(newline="")
+            writer = csv.writer(lines, lineterminator="\n")
+            for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"))):
+                entry = self._entries.get(os.path.normpath(f"{top}/{row[0]}")) if row else None
+                if entry is not None and entry.data is not None and len(row) == 3 and row[1]:
+                    digest = base64.urlsafe_b64encode(bytes.fromhex(entry.digest)).rstrip(b"=")
+                    row = [row[0], f"sha256={digest.decode()}", str(entry.size)]
+                writer.writerow(row)
+            mended = lines.getvalue().encode("utf-8", "surrogateescape")
+            if mended != data:
+                self._entries[path] = bytes_file(
+                    path, mended, group=record.group, reason=record.reason, mode=record.mode
+                )
 
     # From a reference to what it brings in
 
@@ -237,6 +275,8 @@ class Closure:
             self._environment_wanted = self._environment_wanted or reason
         elif self._is_interpreter(path):
             pass
+        elif self._stays_out(path):
+            pass  # a configuration may well name what holds secrets
         elif (environment := self._environment_of(path)) is not None:
             self._take_tree(environment, f"environment {environment.name}", reason)
         elif (location := self._develop_location_of(path)) is not None:
@@ -257,7 +297,17 @@ class Closure:
 
     def _is_interpreter(self, path: pathlib.Path) -> bool:
         """Whether the path belongs to the Python that runs buildout."""
-        return any(path.is_relative_to(prefix) for prefix in self._site.prefixes)
+        return any(path.is_relative_to(own) for own in self._python)
+
+    def _stays_out(self, path: pathlib.Path) -> bool:
+        """Whether the path, or a directory above it in the buildout, never goes in."""
+        tops = (self._site.directory, *self._site.develop)
+        above = (
+            parent
+            for parent in path.parents
+            if any(parent != top and parent.is_relative_to(top) for top in tops)
+        )
+        return any(map(self._left_out, (path, *above)))
 
     def _environment_of(self, path: pathlib.Path) -> pathlib.Path | None:
         """The virtual environment that the path lies in, below the buildout."""
@@ -464,8 +514,8 @@ class Closure:
             if relocated is None:
                 return None
             target = relocated.lstrip("/")
-        if target in self._entries and self._entries[target].reason == reason:
-            return None
+        if self._sources.setdefault(target, path) == path and target in self._entries:
+            return self._entries[target]
         try:
             entry = self._entry(path, target, group, reason)
         except OSError as error:
@@ -554,10 +604,11 @@ class Closure:
 
     def _link(self, path: pathlib.Path, target: str, group: str, reason: str) -> FileEntry:
         text = os.readlink(path)
-        if os.path.isabs(text):
-            relocated = self._relocation.path(text)
-            if relocated is not None:
-                self._queue.append((pathlib.Path(text), f"linked from {self._shown(path)}"))
+        leads_to = os.path.normpath(path.parent / text)
+        relocated = self._relocation.path(leads_to)
+        if relocated is not None:
+            self._queue.append((pathlib.Path(leads_to), f"linked from {self._shown(path)}"))
+            if os.path.isabs(text):
                 text = relocated
         return symlink(target, text, group=group, reason=reason)
 
@@ -566,6 +617,20 @@ class Closure:
         if path.is_relative_to(self._site.directory):
             return os.fspath(path.relative_to(self._site.directory))
         return os.fspath(path)
+
+
+def _python(prefix: pathlib.Path, site: Site) -> Iterator[pathlib.Path]:
+    """What belongs to the Python with this prefix.
+
+    That is not all below it where the buildout is there too: in the environment's own
+    directory (``python3 -m venv .``), or in ``/usr/src`` of a container.
+    """
+    if not site.directory.is_relative_to(prefix):
+        yield prefix
+        return
+    for name in ("lib", "lib64", "include", "pyvenv.cfg"):
+        yield prefix / name
+    yield from (prefix / "bin").glob("python*")
 
 
 def _required(requirements: Iterable[str]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def read_binary(stream: BinaryIO) -> Binary | None:
             versions=_versions_needed(elf),
             provides=_versions_defined(elf),
         )
-    except (ELFError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except (ELFError, ValueError, KeyError, OverflowError) as error:
         raise PlanError(
             f"an ELF file can't be read: {error}", "build it again, or list it in exclude"
         ) from error
@@ -285,7 +285,7 @@ def check_extension_modules(
     errors: list[EggcrateError] = []
     for key, candidates in names.items():
         fits = [
-            tag for tag, _ in candidates if tag == "abi3" or re.match(rf"{suffix}(?!\d)", tag)
+            tag for tag, _ in candidates if tag == "abi3" or re.match(rf"{suffix}(?!\w)", tag)
         ]
         if fits or key in plain:
             continue

@@ -10,10 +10,15 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
+# Bytes with which a letter outside ASCII begins; C2 and E2 begin quotation marks and dashes.
+_LETTER = rb"\x80-\xc1\xc3-\xe1\xe3-\xff"
 # A path goes on in any of these; a dot only when more of a name follows.
-_GOES_ON = rb"(?![\w+~@%-]|\.\w)"
-# Something before a path that makes it a part of another one: "other/srv/app".
-_CONTINUES = rb"(?<![\w.-])"
+_GOES_ON = rb"(?![\w+~@%" + _LETTER + rb"-]|\.[\w" + _LETTER + rb"])"
+# Something before a path that makes it a part of another one: "other/srv/app"; but not a
+# quotation mark, and not a compiler's -I, -L or -R.
+_CONTINUES = (
+    rb"(?:(?<![\w.\x80-\xff-])|(?<=\xc2[\x80-\xbf])|(?<=\xe2[\x80-\xbf]{2})|(?<=-[ILR]))"
+)
 # Where a path in a text ends that is not in quotes.
 _END = re.compile(rb"[\s'\"`,;:()\[\]{}<>|&$*?#=\\\x00]")
 _LONGEST = 4096
@@ -57,6 +62,16 @@ class Relocation:
         )
 
     @functools.cached_property
+    def _any_path(self) -> re.Pattern[bytes]:
+        """A source or a target; the longer where both begin at one place."""
+        paths = sorted(
+            {*self._targets, *self._targets.values()}, key=lambda path: (-len(path), path)
+        )
+        return re.compile(
+            rb"(?:" + b"|".join(map(re.escape, paths)) + rb")" + _GOES_ON, re.ASCII
+        )
+
+    @functools.cached_property
     def _anywhere(self) -> tuple[bytes, ...]:
         """The shortest sources: a file that holds none of them holds no path of ours."""
         return tuple(
@@ -86,9 +101,13 @@ class Relocation:
         """A path of the build that stands in ``data``, or None.
 
         Stricter than :meth:`text`: a path counts even where it may be a part of another.
+        But a path of the image is none, even if this machine has the same, or a part of it.
         """
-        match = re.search(rb"(?:" + self._alternatives + rb")" + _GOES_ON, data, re.ASCII)
-        return None if match is None else os.fsdecode(match[0])
+        targets = set(self._targets.values())
+        for match in self._any_path.finditer(data):
+            if match[0] not in targets:
+                return os.fsdecode(match[0])
+        return None
 
     def references(self, data: bytes) -> Iterator[tuple[pathlib.Path, bool]]:
         """The paths of the build that ``data`` refers to and that exist.

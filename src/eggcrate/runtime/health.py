@@ -10,9 +10,10 @@ import urllib.parse
 def healthy(url: str, timeout: float = 4.0) -> bool:
     """Whether ``url`` answers with a status below 400, within ``timeout`` seconds."""
     parts = urllib.parse.urlsplit(url)
+    target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
     try:
-        connection.request("GET", parts.path or "/", headers={"User-Agent": "eggcrate-health"})
+        connection.request("GET", target, headers={"User-Agent": "eggcrate-health"})
         return connection.getresponse().status < 400
     except (OSError, http.client.HTTPException):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,14 +46,17 @@ def start(run_directory: str, command: Sequence[str]) -> int:
 
     The codes are 78 (configuration), 127 (no such program), 126 (not executable).
     """
-    if not command:
+    if not command or not command[0]:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)
     if problem := run_directory_problem(run_directory):
         return _complain(problem, EX_CONFIG)
     sys.stdout.flush()
+    # Python ignores these two; a command would inherit that, and so would all that it starts
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], list(command))  # noqa: S606 - there is no shell, and none is wanted
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return _complain(f"{command[0]} was not found", NOT_FOUND)
     except OSError as error:
         return _complain(f"{command[0]} can't be run: {error.strerror}", NOT_EXECUTABLE)

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import types
 import unittest
+from unittest import mock
 
+from eggcrate.errors import PlanError
 from eggcrate.image.plan import FileEntry, bytes_file, disk_file
 from eggcrate.image.store import Store
 from eggcrate.payload import bytecode
@@ -263,6 +265,40 @@ class Entries(unittest.TestCase):
             )
         }
         self.assertEqual(len(outputs), 1)
+
+    def test_a_source_that_changes_after_the_plan_is_an_error(self) -> None:
+        source = self.root / "x.py"
+        source.write_bytes(b"x = 1\n")
+        modules = [disk_file("a/x.py", source, group="develop shop", reason="test")]
+        source.write_bytes(b"x = 2\n")
+        with self.assertRaises(PlanError) as caught:
+            bytecode_entries(modules, self.store)
+        self.assertEqual(caught.exception.what, f"{source} changed while it was read")
+        # and it is not kept as the byte-code of what was planned
+        source.write_bytes(b"x = 1\n")
+        (entry,) = bytecode_entries(modules, self.store)
+        with entry.open() as stream:
+            self.assertEqual(stream.read(), compiled(b"x = 1\n", "/a/x.py"))
+
+    def test_a_store_that_can_t_be_written_is_one_sentence(self) -> None:
+        (self.root / "file").write_bytes(b"")
+        source = self.root / "x.py"
+        source.write_bytes(b"x = 1\n")
+        entry = disk_file("a/x.py", source, group="develop shop", reason="test")
+        with self.assertRaises(PlanError) as caught:
+            bytecode_entries([entry], Store(self.root / "file/store"))
+        self.assertIn("can't be written", caught.exception.what)
+
+    def test_the_user_s_variables_do_not_matter(self) -> None:
+        digests = set()
+        for number, changes in enumerate(
+            ({}, {"PYTHONNODEBUGRANGES": "1", "PYTHONOPTIMIZE": "2", "PYTHONUTF8": "1"})
+        ):
+            with mock.patch.dict(os.environ, changes):
+                store = Store(self.root / f"store{number}")
+                (entry,) = bytecode_entries([module("a/x.py", SOURCE)], store)
+            digests.add(entry.digest)
+        self.assertEqual(len(digests), 1)
 
     def test_nothing_to_compile_starts_nothing(self) -> None:
         self.assertEqual(bytecode_entries([], self.store), [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import pathlib
 import socket
@@ -35,7 +37,7 @@ class Scratch(unittest.TestCase):
         self.develop: tuple[pathlib.Path, ...] = ()
         self.environment = self.root / "venv/lib/python3.x/site-packages"
         self.environment.mkdir(parents=True)
-        self.prefixes = (self.root / "venv", pathlib.Path("/opt/python"))
+        self.prefixes: tuple[pathlib.Path, ...] = (self.root / "venv",)
         for name in ("bin", "parts", "eggs", "develop-eggs"):
             (self.directory / name).mkdir(parents=True)
 
@@ -199,6 +201,26 @@ class Following(Scratch):
         self.assertEqual(_files(tree), ["bin/run"])
         self.assertEqual(_content(tree["image/bin/run"]), b"#!/usr/bin/python3\n")
 
+    def test_the_buildout_may_lie_where_the_python_lies(self) -> None:
+        # python3 -m venv . && bin/pip install zc.buildout && bin/buildout
+        self.write("pyvenv.cfg")
+        self.write("bin/python3.11")
+        self.write("lib/python3.11/site-packages/x.py")
+        self.write("parts/x/file")
+        self.write("bin/run", "#!APP/bin/python3.11\n'APP/lib/python3.11/site-packages'\n")
+        self.prefixes = (self.directory,)
+        self.environment = self.directory / "lib/python3.11/site-packages"
+        self.assertEqual(self.files("bin/run", "parts/x"), ["bin/run", "parts/x/file"])
+
+    def test_the_buildout_may_lie_below_the_python(self) -> None:
+        # /usr/src/app in a container whose Python is /usr/bin/python3
+        (self.root / "bin").mkdir()
+        (self.root / "bin/python3").write_text("")
+        self.prefixes = (self.root,)
+        self.write("bin/run", f"#!{self.root}/bin/python3\n")
+        self.write("parts/x/file")
+        self.assertEqual(self.files("bin/run", "parts/x"), ["bin/run", "parts/x/file"])
+
     def test_two_parts_that_share_a_file(self) -> None:
         self.write("bin/run")
         closure = self.closure()
@@ -214,6 +236,7 @@ class Develop(Scratch):
             *("shop/__init__.py", "shop/static/x.css", "shop/x.pyc", "shop/__pycache__/x.pyc"),
             *("setup.py", "tests.txt", "docs/index.txt", ".git/config", ".env", "noted.txt"),
             *("shop.egg-info/PKG-INFO", "shop.egg-info/entry_points.txt"),
+            *("shop.egg-info/SOURCES.txt", "shop.old/x.py"),
             "extension.cpython-311-x86_64-linux-gnu.so",
         ):
             self.write(f"src/shop/{name}")
@@ -345,6 +368,14 @@ class Kinds(Scratch):
         (self.directory / "parts/current").symlink_to(self.directory / "media")
         self.assertEqual(self.files("parts/current"), ["media/picture", "parts/current"])
 
+    def test_a_relative_link_brings_it_too(self) -> None:
+        self.write("media/picture")
+        (self.directory / "parts/current").symlink_to("../media")
+        (self.directory / "parts/next").symlink_to("current")
+        tree = self.take("parts/next")
+        self.assertEqual(_files(tree), ["media/picture", "parts/current", "parts/next"])
+        self.assertEqual(tree["image/parts/current"].linkname, "../media")
+
     def test_a_fifo_or_a_socket_is_left_out_and_never_opened(self) -> None:
         self.write("parts/x/file")
         os.mkfifo(self.directory / "parts/x/fifo")
@@ -395,6 +426,29 @@ class Kinds(Scratch):
         self.assertEqual(one, two)
 
 
+class Records(Scratch):
+    """The lists that distributions have of their files."""
+
+    def test_it_is_of_the_files_in_the_image(self) -> None:
+        self.write("parts/env/pyvenv.cfg")
+        self.write("parts/env/bin/run", "#!APP/parts/env/bin/python\n", 0o755)
+        self.write("parts/env/lib/x.py", "1\n")
+        self.write(
+            "parts/env/lib/x-1.dist-info/RECORD",
+            "../bin/run,sha256=old,1\nx.py,sha256=kept,2\nx-1.dist-info/RECORD,,\n"
+            "gone.py,sha256=gone,3\n",
+        )
+        tree = self.take("parts/env")
+        script = _content(tree["image/parts/env/bin/run"])
+        self.assertEqual(script, b"#!/image/parts/env/bin/python\n")
+        digest = base64.urlsafe_b64encode(hashlib.sha256(script).digest()).decode().rstrip("=")
+        self.assertEqual(
+            _content(tree["image/parts/env/lib/x-1.dist-info/RECORD"]).decode(),
+            f"../bin/run,sha256={digest},{len(script)}\nx.py,sha256=kept,2\n"
+            "x-1.dist-info/RECORD,,\ngone.py,sha256=gone,3\n",
+        )
+
+
 class LeftOut(Scratch):
     def test_leftovers_and_secrets_never_go_in(self) -> None:
         for name in (
@@ -404,6 +458,14 @@ class LeftOut(Scratch):
         ):
             self.write(f"parts/x/{name}")
         self.assertEqual(self.files("parts/x"), ["parts/x/kept.txt"])
+
+    def test_not_even_when_they_are_named(self) -> None:
+        names = (".installed.cfg", ".env", "etc/.netrc", ".git/config", "etc/id_rsa", "x/y.key")
+        for name in names:
+            self.write(name, "secret")
+        self.write("parts/a.conf", "\n".join(f"'APP/{name}'" for name in names))
+        found = self.files("parts/a.conf", ".env", ".git/config", exclude=["*.key"])
+        self.assertEqual(found, ["parts/a.conf"])
 
     def test_exclude_takes_names_and_paths(self) -> None:
         for name in ("a/keep", "a/b.log", "c/keep", "c/d/deep"):
@@ -421,7 +483,14 @@ class Including(Scratch):
         self.assertEqual(self.include("media", "/data"), ["data/a/b", "data/c"])
         self.assertEqual(self.include("media/c", "/etc/c"), ["etc/c"])
         self.assertEqual(self.include("media/c", "/etc/../x//c"), ["x/c"])
+        self.assertEqual(self.include("media", "/"), ["a/b", "c"])
         self.assertEqual(self.include("media", exclude=["c"]), ["media/a/b"])
+
+    def test_the_root_has_no_entry(self) -> None:
+        self.write("rootfs/etc/motd")
+        closure = self.closure()
+        closure.add_include(Include(self.directory / "rootfs", "/"))
+        self.assertEqual([entry.path for entry in closure.finish()], ["etc", "etc/motd"])
 
     def test_what_is_not_there_or_has_no_place_is_an_error(self) -> None:
         closure = self.closure()
@@ -434,6 +503,17 @@ class Including(Scratch):
                 f"include: {self.root}/venv lies outside the buildout",
             ],
         )
+
+    def test_one_place_for_two_includes_is_an_error(self) -> None:
+        self.write("a/x", "1")
+        self.write("b/x", "2")
+        closure = self.closure()
+        closure.add_include(Include(self.directory / "a/x", "/etc/x"))
+        closure.add_include(Include(self.directory / "b/x", "/etc/x"))
+        (what,) = _complaints(closure)
+        self.assertTrue(what.startswith("/etc/x is claimed twice"), what)
+        self.assertIn("a/x", what)
+        self.assertIn("b/x", what)
 
     def test_one_place_for_two_is_an_error(self) -> None:
         self.write("media/a", "1")

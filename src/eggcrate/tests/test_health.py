@@ -34,7 +34,7 @@ asked: list[str] = []
 
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Answers)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -60,6 +60,12 @@ class Healthy(unittest.TestCase):
         with serving() as url:
             self.assertTrue(healthy(url))
         self.assertEqual(asked, ["/"])
+
+    def test_a_query_is_sent(self) -> None:
+        with serving() as url:
+            self.assertTrue(healthy(f"{url}/200?full=1#x"))
+            self.assertTrue(healthy(f"{url}?a=b"))
+        self.assertEqual(asked, ["/200?full=1", "/?a=b"])
 
     def test_nobody_listens(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -89,9 +89,11 @@ class Packed(unittest.TestCase):
             self.skipTest("this Python's prefix is one that every image has")
         prefix = os.fsencode(sys.base_prefix) + b"/"
         for entry in self.entries:
-            if entry.type is FileType.REGULAR and "_sysconfigdata" not in entry.path:
+            if entry.type is FileType.REGULAR:
                 with entry.open() as stream:
-                    self.assertFalse(prefix in stream.read(), entry.path)
+                    # sysconfig has its prefix twice as a relative path, for WebAssembly
+                    data = stream.read().replace(b"'." + prefix[:-1], b"")
+                self.assertFalse(prefix in data, entry.path)
 
     def test_it_runs_elsewhere(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:

@@ -163,6 +163,24 @@ class Layout(Scratch):
         self.layout(image)
         self.assertEqual(validate(root), [])
 
+    def test_a_place_that_can_t_be_written_is_one_sentence(self) -> None:
+        image = self.make(entries())
+        (self.root / "file").write_bytes(b"")
+        for place in (self.root / "file", self.root / "file" / "oci"):
+            with self.assertRaises(PlanError) as caught:
+                write_layout(image, self.store, place)
+            self.assertIn("can't be written", caught.exception.what)
+
+    def test_a_blob_that_is_gone_from_the_cache_is_named(self) -> None:
+        image = self.make(entries())
+        self.store.blob(image.config.digest).unlink()
+        for write in (self.layout, self.archive):
+            with self.assertRaises(PlanError) as caught:
+                write(image)
+            self.assertIn(
+                f"the blob {image.config.digest} can't be read", caught.exception.what
+            )
+
     def test_until_the_index_is_written_the_old_image_is_whole(self) -> None:
         root = self.layout(self.make(entries(b"old")))
         index = (root / "index.json").read_bytes()

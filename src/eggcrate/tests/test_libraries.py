@@ -140,6 +140,13 @@ class Reading(NeedsCompiler):
             with self.assertRaises(PlanError):
                 read_binary(io.BytesIO(compiled("program")[:size]))
 
+    def test_an_impossible_offset_is_an_error(self) -> None:
+        for position in (0x20, 0x28):  # e_phoff and e_shoff of a 64-bit header
+            data = bytearray(compiled("two"))
+            data[position : position + 8] = b"\xff" * 8
+            with self.assertRaises(PlanError):
+                read_binary(io.BytesIO(data))
+
     def test_it_is_read_once(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             store = Store(pathlib.Path(scratch))
@@ -290,6 +297,10 @@ class ExtensionModules(unittest.TestCase):
                 self.complaints(f"e/a.{tag}.so"),
                 [f"/e/a.{tag}.so is built for {tag}, and the image's Python is 3.11"],
             )
+
+    def test_a_free_threaded_or_debug_python_is_another(self) -> None:
+        for tag in ("cpython-313t-x86_64-linux-gnu", "cpython-313d"):
+            self.assertEqual(len(self.complaints(f"e/a.{tag}.so", version=(3, 13))), 1, tag)
 
     def test_one_of_several_is_enough(self) -> None:
         both = ("e/a.cpython-310-x86_64-linux-gnu.so", "e/a.cpython-311-x86_64-linux-gnu.so")

@@ -151,6 +151,7 @@ class References(unittest.TestCase):
             ("acme/shop", "docker.io/acme/shop:1", "acme/shop:1"),
             ("docker.io/shop", "docker.io/library/shop:1", "shop:1"),
             ("docker.io/acme/shop", "docker.io/acme/shop:1", "acme/shop:1"),
+            ("index.docker.io/acme/shop", "docker.io/acme/shop:1", "acme/shop:1"),
             ("localhost/shop", "localhost/shop:1", "localhost/shop:1"),
             ("localhost:5000/shop", "localhost:5000/shop:1", "localhost:5000/shop:1"),
             ("r.example/a/b/c", "r.example/a/b/c:1", "r.example/a/b/c:1"),
@@ -165,6 +166,7 @@ class References(unittest.TestCase):
         for name in (
             *("", "/", "a/", "/a", "a//b", "A", "acme/Shop", "-a", "a-", "a_", "a___b"),
             *("a..b", "a.-b", "a b", "a\n", "ä", "shop:1", "shop@sha256:0", "r.example:/a"),
+            *("-r.example/a", "r-.example/a", "..:5000/a", "r..example:5000/a", "0" * 64),
             *("r.example:5000", "http://r.example/a", "user@r.example/a", "a" * 256),
         ):
             with self.assertRaises(SettingsError, msg=name) as caught:

@@ -31,6 +31,11 @@ class Text(unittest.TestCase):
             ("a=/srv/app:/srv/app/lib;", "a=/var/application:/var/application/lib;"),
             ("file:///srv/app/x", "file:///var/application/x"),
             ("(/srv/app)", "(/var/application)"),
+            (
+                "\u201c/srv/app\u201d, \u00ab/srv/app\u00bb",
+                "\u201c/var/application\u201d, \u00ab/var/application\u00bb",
+            ),
+            ("-I/srv/app/include -L/srv/app", "-I/var/application/include -L/var/application"),
             ("it is in /srv/app.", "it is in /var/application."),
             ("/srv/app\n/srv/app/\t", "/var/application\n/var/application/\t"),
             ("--prefix=/srv/app,/srv/app", "--prefix=/var/application,/var/application"),
@@ -40,12 +45,19 @@ class Text(unittest.TestCase):
     def test_another_path_with_the_same_beginning_is_left_alone(self) -> None:
         for text in (
             *("/srv/app2", "/srv/application", "/srv/app-old/x", "/srv/app_x", "/srv/app.d/x"),
+            *("/srv/app\u00e9", "/srv/app.\u00e9", "/srv/app\u6f22"),
             *("/srv/app~", "/srv/app+1", "/srv/app@2", "/srv/ap", "/srv/app%20x"),
         ):
             self.assertEqual(self.text(text), text)
 
     def test_a_path_inside_another_is_left_alone(self) -> None:
-        for text in ("/mnt/srv/app", "other/srv/app/x", "../srv/app", "a-/srv/app"):
+        for text in (
+            "/mnt/srv/app",
+            "other/srv/app/x",
+            "../srv/app",
+            "a-/srv/app",
+            "\u00e9/srv/app",
+        ):
             self.assertEqual(self.text(text), text)
 
     def test_the_longer_rule_wins(self) -> None:
@@ -99,6 +111,7 @@ class Paths(unittest.TestCase):
             ("/srv/app/x/srv/app", "/var/application/x/srv/app"),
             ("/srv/app/var/run/s", "/run/eggcrate/s"),
             ("/srv/app2", None),
+            ("/srv/app\u00e9", None),
             ("/etc/srv/app", None),
             ("srv/app", None),
             ("", None),
@@ -110,7 +123,7 @@ class Residue(unittest.TestCase):
     def test_what_text_could_not_replace_is_found(self) -> None:
         relocation = Relocation(RULES)
         for data, expected in (
-            (b"-I/srv/app/include", "/srv/app"),
+            (b"mnt/srv/app/include", "/srv/app"),
             (b"/mnt/srv/app", "/srv/app"),
             (b"\x00/home/me/eggs/x\x00", "/home/me/eggs"),
             (b"/srv/app2 /srv/application", None),
@@ -122,6 +135,24 @@ class Residue(unittest.TestCase):
         relocation = Relocation(RULES)
         data = b"#!/srv/app/bin/python\n'/srv/app/var/run' /home/me/eggs\n"
         self.assertIsNone(relocation.residue(relocation.text(data)))
+
+    def test_a_path_of_the_image_is_none(self) -> None:
+        # the buildout lies on this machine where it will lie in the image, or has a name
+        # that the image's ends with; buildout runs on the Python that the image has
+        for source, target in (
+            ("/var/application", "/var/application"),
+            ("/application", "/var/application"),
+            ("/home/me/.venv/bin/python", "/usr/bin/python3.11"),
+        ):
+            python = Rule("/usr/bin/python3.11", "/usr/bin/python3.11")
+            relocation = Relocation((Rule(source, target), python))
+            data = relocation.text(f"#!{source}/x\n'{source}'".encode())
+            self.assertEqual(data, f"#!{target}/x\n'{target}'".encode())
+            self.assertIsNone(relocation.residue(data))
+
+    def test_a_source_below_a_target_is_still_one(self) -> None:
+        relocation = Relocation((Rule("/srv", "/srv"), Rule("/srv/build", "/image")))
+        self.assertEqual(relocation.residue(b"x/srv/build/y"), "/srv/build")
 
 
 class References(unittest.TestCase):

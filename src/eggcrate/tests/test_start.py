@@ -68,6 +68,7 @@ class Starting(Scratch):
         plain.write_text("text")
         for command, code, line in (
             ((), 78, "there is nothing to run; give docker run a command"),
+            (("",), 78, "there is nothing to run; give docker run a command"),
             (("no-such-program",), 127, "no-such-program was not found"),
             ((os.fspath(plain),), 126, f"{plain} can't be run: Permission denied"),
             ((os.fspath(self.root),), 126, f"{self.root} can't be run: Permission denied"),
@@ -75,6 +76,16 @@ class Starting(Scratch):
             result = self.start(*command)
             self.assertEqual(result.returncode, code, command)
             self.assertEqual(result.stderr, f"eggcrate: {line}\n")
+
+    def test_a_file_on_the_search_path_changes_nothing(self) -> None:
+        result = self.start("no-such-program", PATH="/bin:/etc/passwd")
+        self.assertEqual(result.returncode, 127)
+
+    @unittest.skipUnless(os.path.isdir("/proc/self"), "there is no /proc that tells")
+    def test_the_command_ignores_no_signal(self) -> None:
+        result = self.start("grep", "^SigIgn:", "/proc/self/status")
+        ignored = int(result.stdout.split()[1], 16)
+        self.assertEqual(ignored, 0, f"{ignored:b}")
 
     def test_a_program_of_no_known_kind(self) -> None:
         odd = self.root / "odd"

@@ -769,16 +769,18 @@ class TestBadInput(Case):
 class TestPython(Case):
     def other(self) -> pathlib.Path:
         """Another Python of this machine, with its version in its name."""
-        root = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")
-        places = self.path.split(os.pathsep)
-        places += map(str, root.glob("versions/*/bin"))
+        beside = pathlib.Path(sys.base_prefix).parent.glob("*/bin")
+        places = [*self.path.split(os.pathsep), *map(str, beside)]
         for place in places:
             for minor in range(14, 8, -1):
-                program = pathlib.Path(place, f"python3.{minor}")
-                if program.is_file() and minor != sys.version_info[1]:
-                    ask = [str(program), "-I", "-c", "import venv"]
-                    if subprocess.run(ask, capture_output=True, check=False).returncode == 0:
-                        return program
+                program = shutil.which(f"python3.{minor}", path=place)
+                if program is None or minor == sys.version_info[1]:
+                    continue
+                ask = [program, "-I", "-c", "import sys, venv; print(sys.executable)"]
+                done = subprocess.run(ask, capture_output=True, text=True, check=False)
+                found = pathlib.Path(done.stdout.strip())  # there, PATH may have a shim
+                if done.returncode == 0 and found.name == f"python3.{minor}":
+                    return found
         raise unittest.SkipTest("needs a second Python 3 on PATH: apt install python3")
 
     def test_another_version(self) -> None:
@@ -863,10 +865,10 @@ class TestBuildout(Case):
         with local_index.serving(self.wheels, {"me": "s3cret"}) as seen:
             configuration = configuration.format(port=seen.port)
             output = self.buildout(configuration)
-            self.assertIn("Installing tool.", output)
+            self.assertIn("tool: 2 distributions for Python", output)
             asked = len(seen.paths)
             output = self.buildout(configuration)
-            self.assertIn("Updating tool.", output)
+            self.assertNotIn("distributions", output)
             self.assertEqual(len(seen.paths), asked)
         self.assertEqual(self.output(self.bin / "hello"), "hello 1.0")
         self.assertEqual(self.output(self.bin / "sell"), "shop 1.0")
