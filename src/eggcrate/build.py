@@ -102,9 +102,11 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     rules = [
         Rule(os.fspath(site.directory), directory),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
+        # shared by many buildouts or its own, the eggs lie in one place
+        Rule(os.fspath(site.eggs), f"{directory}/eggs"),
         *interpreters.host_rules(python),
     ]
-    for outside, name in ((site.eggs, "eggs"), (site.parts, "parts"), (site.bin, "bin")):
+    for outside, name in ((site.parts, "parts"), (site.bin, "bin")):
         if not outside.is_relative_to(site.directory):
             rules.append(Rule(os.fspath(outside), f"{directory}/{name}"))
     for location in site.develop:

