@@ -153,6 +153,9 @@ def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store)
         and _read(root / "oci" / "index.json")
         == oci.index_document(image.manifest, image.platform, image.references)
     )
+    if not unchanged:
+        for blob in image.blobs:
+            store.verify(blob.digest)
     write_if_changed(root / "plan.txt", plan.text().encode("utf-8", "backslashreplace"))
     layout.write_layout(image, store, root / "oci")
     if not unchanged:

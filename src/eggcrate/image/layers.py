@@ -146,16 +146,8 @@ def write_layer(plan: LayerPlan, store: Store, *, compression: str, epoch: int) 
     since 1970.
     """
     key = layer_key(plan.entries, compression, epoch)
-    if (record := store.recall("layers", key)) and store.has(
-        record["digest"], record["stored"]
-    ):
-        return Layer(
-            plan,
-            Descriptor(LAYER + _SUFFIX[compression], record["digest"], record["stored"]),
-            record["diff_id"],
-            record["size"],
-            made=False,
-        )
+    if found := _found(plan, key, store, compression):
+        return found
     with store.writing() as stream:
         sink = _Sink(stream, compression)
         for entry in plan.entries:
@@ -172,3 +164,17 @@ def write_layer(plan: LayerPlan, store: Store, *, compression: str, epoch: int) 
     )
     descriptor = Descriptor(LAYER + _SUFFIX[compression], digest, sink.stored_size)
     return Layer(plan, descriptor, diff_id, sink.size, made=True)
+
+
+def _found(plan: LayerPlan, key: str, store: Store, compression: str) -> Layer | None:
+    """The layer of a plan that the store has already."""
+    record = store.recall("layers", key)
+    try:
+        if record is None or not store.has(record["digest"], record["stored"]):
+            return None
+        descriptor = Descriptor(
+            LAYER + _SUFFIX[compression], record["digest"], record["stored"]
+        )
+        return Layer(plan, descriptor, record["diff_id"], record["size"], made=False)
+    except (KeyError, TypeError, AttributeError):
+        return None  # a record of another kind: it will be written anew

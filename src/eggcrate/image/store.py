@@ -75,6 +75,26 @@ class Store:
         except OSError:
             return False
 
+    def verify(self, digest: str) -> None:
+        """Nothing, when the blob is what its digest says; a damaged one is removed."""
+        path = self.blob(digest)
+        found = hashlib.sha256()
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    found.update(block)
+        except OSError as error:
+            raise PlanError(
+                f"the blob {digest} can't be read from the cache {self.root}: {error.strerror}",
+                "let nothing remove it while an image is built, and run again",
+            ) from error
+        if digest != f"sha256:{found.hexdigest()}":
+            path.unlink()
+            raise PlanError(
+                f"the blob {digest} in the cache {self.root} is damaged",
+                "run again: it has been removed, and will be made anew",
+            )
+
     def put(self, data: bytes) -> str:
         """The digest of ``data``, which is now a blob."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -128,6 +148,6 @@ class Store:
 def default_root() -> pathlib.Path:
     """The cache directory of this user: ``EGGCRATE_CACHE``, else below ``XDG_CACHE_HOME``."""
     if chosen := os.environ.get("EGGCRATE_CACHE"):
-        return pathlib.Path(chosen)
+        return pathlib.Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(base).expanduser() / "eggcrate"

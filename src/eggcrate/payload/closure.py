@@ -165,6 +165,11 @@ class Closure:
         )
         self._places = {site.bin, site.parts, site.develop_eggs, *self._python}
         self._places |= {*site.eggs.parents, site.eggs} - {*site.directory.parents}
+        # zc.buildout writes eggs in an order that changes between a first run and the next
+        eggs = re.escape(os.fsencode(relocation.path(os.fspath(site.eggs)) or ""))
+        self._eggs_on_path = re.compile(
+            rb"(?:^ *'" + eggs + rb"/[^'\n]+',\n){2,}", re.MULTILINE
+        )
         self._exclude = tuple(exclude)
         self._allow = tuple(allow_build_paths)
         self._queue: collections.deque[tuple[pathlib.Path, str]] = collections.deque()
@@ -246,7 +251,7 @@ class Closure:
             writer = csv.writer(lines, lineterminator="\n")
             for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"))):
                 entry = self._entries.get(os.path.normpath(f"{top}/{row[0]}")) if row else None
-                if entry is None:
+                if entry is None or entry.group != record.group:
                     continue
                 if entry.data is not None and len(row) == 3 and row[1]:
                     digest = base64.urlsafe_b64encode(bytes.fromhex(entry.digest)).rstrip(b"=")
@@ -581,6 +586,7 @@ class Closure:
             if not path.parent.name.endswith(_METADATA):
                 self._refer(path, data)
             data = _EXEC.sub(rb"#!\g<program>\n", self._relocation.text(data))
+            data = self._eggs_on_path.sub(_sorted_lines, data)
         residue = self._relocation.residue(data)
         if residue and not self._allowed(target):
             self._residues.setdefault(residue, []).append(self._shown(path))
@@ -635,6 +641,10 @@ def _python(prefix: pathlib.Path, site: Site) -> Iterator[pathlib.Path]:
     for name in ("lib", "lib64", "include", "pyvenv.cfg"):
         yield prefix / name
     yield from (prefix / "bin").glob("python*")
+
+
+def _sorted_lines(match: re.Match[bytes]) -> bytes:
+    return b"".join(sorted(match[0].splitlines(keepends=True)))
 
 
 def _required(requirements: Iterable[str]) -> Iterator[str]:

@@ -11,7 +11,10 @@ def healthy(url: str, timeout: float = 4.0) -> bool:
     """Whether ``url`` answers with a status below 400, within ``timeout`` seconds."""
     parts = urllib.parse.urlsplit(url)
     target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    try:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+    except http.client.InvalidURL:
+        return False
     try:
         connection.request("GET", target, headers={"User-Agent": "eggcrate-health"})
         return connection.getresponse().status < 400

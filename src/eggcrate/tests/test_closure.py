@@ -426,6 +426,27 @@ class Kinds(Scratch):
         self.assertEqual(one, two)
 
 
+class Eggs(Scratch):
+    """The order of eggs in scripts, which changes from run to run in zc.buildout."""
+
+    def test_it_is_settled_where_nothing_else_is_between_them(self) -> None:
+        for name in ("b.egg", "a.egg", "c.egg"):
+            self.write(f"eggs/{name}/x.py")
+        self.write("src/s/s.py")
+        lines = "sys.path[0:0] = [\n{}  ]\n"
+        path = "  'APP/{}',\n"
+        orders = (
+            ("src", "eggs/b.egg", "eggs/a.egg", "media", "eggs/c.egg"),
+            ("src", "eggs/a.egg", "eggs/b.egg", "media", "eggs/c.egg"),
+        )
+        found = set()
+        for order in orders:
+            self.write("bin/run", lines.format("".join(map(path.format, order))))
+            found.add(_content(self.take("bin/run")["image/bin/run"]))
+        expected = lines.format("".join(f"  '/image/{name}',\n" for name in orders[1]))
+        self.assertEqual(found, {expected.encode()})
+
+
 class Records(Scratch):
     """The lists that distributions have of their files."""
 
