@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import http.server
 import json
+import math
 import os
 import platform
 import re
@@ -451,7 +452,7 @@ def docker_client() -> str:
                 run([program, "buildx", "version"])
             return program
     raise BenchmarkError(
-        "no docker command here can do BuildKit; apt-get install docker-buildx"
+        "no docker command here can do BuildKit; apt-get install docker.io docker-buildx"
     )
 
 
@@ -626,54 +627,79 @@ def count_text(value: float) -> str:
     return f"{value:.0f}"
 
 
-ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("Cold", "", seconds_text),
-    ("  build", "cold build", seconds_text),
-    ("    of it the part [image]", "cold part", seconds_text),
-    ("  load into the engine", "cold load", seconds_text),
-    ("  push", "cold push", seconds_text),
-    ("Unchanged", "", seconds_text),
-    ("  build", "unchanged build", seconds_text),
-    ("    of it the part [image]", "unchanged part", seconds_text),
-    ("  new bytes to push", "unchanged bytes", bytes_text),
-    ("One line of source changed", "", seconds_text),
-    ("  build", "changed build", seconds_text),
-    ("    of it the part [image]", "changed part", seconds_text),
-    ("  load into the engine", "changed load", seconds_text),
-    ("  push", "changed push", seconds_text),
-    ("  new layers", "changed layers", count_text),
-    ("  new bytes to push", "changed bytes", bytes_text),
-    ("Same source, cold once more", "", seconds_text),
-    ("  new layers", "again layers", count_text),
-    ("  new bytes to push", "again bytes", bytes_text),
-    ("The image", "", seconds_text),
-    ("  compressed", "size", bytes_text),
-    ("    Debian's packages", "size base", bytes_text),
-    ("    the rest", "size own", bytes_text),
-    ("  unpacked", "size unpacked", bytes_text),
+def ratio_text(value: float) -> str:
+    """As in 12.3x, with three digits that count."""
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}x" if value else "0x"
+
+
+SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, Callable[[float], str]]]]] = (
+    (
+        "Cold",
+        (
+            ("  build", "cold build", seconds_text),
+            ("    of it the part [image]", "cold part", seconds_text),
+            ("  load into the engine", "cold load", seconds_text),
+            ("  push", "cold push", seconds_text),
+        ),
+    ),
+    (
+        "Unchanged",
+        (
+            ("  build", "unchanged build", seconds_text),
+            ("    of it the part [image]", "unchanged part", seconds_text),
+            ("  new bytes to push", "unchanged bytes", bytes_text),
+        ),
+    ),
+    (
+        "One line of source changed",
+        (
+            ("  build", "changed build", seconds_text),
+            ("    of it the part [image]", "changed part", seconds_text),
+            ("  load into the engine", "changed load", seconds_text),
+            ("  push", "changed push", seconds_text),
+            ("  new layers", "changed layers", count_text),
+            ("  new bytes to push", "changed bytes", bytes_text),
+        ),
+    ),
+    (
+        "The same source, cold again",
+        (
+            ("  new layers", "again layers", count_text),
+            ("  new bytes to push", "again bytes", bytes_text),
+        ),
+    ),
+    (
+        "The image",
+        (
+            ("  compressed", "size", bytes_text),
+            ("    Debian's packages", "size base", bytes_text),
+            ("    the rest", "size own", bytes_text),
+            ("  unpacked", "size unpacked", bytes_text),
+        ),
+    ),
 )
 
 
 def table(results: Mapping[str, Figures]) -> str:
     """The medians, and in parentheses their ratios to those of the first contender."""
-    names = list(results)
-    lines = [f"{'':30}" + "".join(f"{name:>24}" for name in names)]
-    for title, figure, text in ROWS:
-        medians = {
-            name: statistics.median(figures[figure])
-            for name, figures in results.items()
-            if figure in figures
-        }
-        if figure and not medians:
-            continue
-        cells = []
-        for name in names if figure else ():
-            cell = text(medians[name]) if name in medians else "-"
-            unit = medians.get(names[0])
-            if unit and name in medians and name != names[0]:
-                cell += f" ({medians[name] / unit:.3g}x)"
-            cells.append(f"{cell:>24}")
-        lines.append(f"{title:30}{''.join(cells)}".rstrip())
+    first = next(iter(results))
+    lines = [f"{'':30}" + "".join(f"{name:>22}" for name in results)]
+    for heading, rows in SECTIONS:
+        lines.append(heading)
+        for title, figure, text in rows:
+            medians = {
+                name: statistics.median(figures[figure])
+                for name, figures in results.items()
+                if figure in figures
+            }
+            cells = []
+            for name in results:
+                cell = text(medians[name]) if name in medians else "-"
+                if name != first and name in medians and medians.get(first):
+                    cell += f" ({ratio_text(medians[name] / medians[first])})"
+                cells.append(f"{cell:>22}")
+            if medians:
+                lines.append(f"{title:30}{''.join(cells)}")
     return "\n".join(lines)
 
 
@@ -684,7 +710,7 @@ def machine(site: Site) -> dict[str, str]:
     return {
         "processor": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
         "memory": f"{memory / 2**30:.0f} GiB",
-        "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()) + " before (1, 5, 15 min)",
+        "load": f"{os.getloadavg()[1]:.1f} in the 5 minutes before",
         "system": platform.freedesktop_os_release()["PRETTY_NAME"],
         "Python": platform.python_version(),
         "uv": site.demo.pins["uv"],
@@ -698,6 +724,8 @@ def machine(site: Site) -> dict[str, str]:
 @contextlib.contextmanager
 def site_of_our_own(demo: Demo, scratch: Path) -> Iterator[Site]:
     """A dockerd, a registry and an index, which end with this block."""
+    if os.geteuid():
+        raise BenchmarkError("only root can start a dockerd; run it with sudo")
     for program in ("git", "mmdebstrap", "skopeo"):
         if shutil.which(program) is None:
             raise BenchmarkError(f"{program} is not here; apt-get install {program}")
@@ -729,12 +757,16 @@ def compare(site: Site, names: Sequence[str], runs: int) -> dict[str, Figures]:
             before[contender.name] = measure(
                 contender, number, results[contender.name], before[contender.name]
             )
-    found = {contender.name: distributions(contender) for contender in contenders}
-    for name in names[1:]:
-        # the demo's own packages have the version of whoever installed them
-        common = found[names[0]].keys() & found[name].keys()
-        if different := {p for p in common if found[names[0]][p] != found[name][p]}:
-            raise BenchmarkError(f"{names[0]} and {name} have other versions of {different}")
+    say("comparing what is in the images")
+    first, *others = (distributions(contender) for contender in contenders)
+    for name, other in zip(names[1:], others, strict=True):
+        common = sorted(first.keys() & other.keys())
+        say(f"{names[0]} and {name} have in common: {', '.join(common) or 'nothing'}")
+        for project in common:
+            if first[project] != other[project]:
+                raise BenchmarkError(
+                    f"{names[0]} has {project} {first[project]}, {name} has {other[project]}"
+                )
     return results
 
 
@@ -766,6 +798,7 @@ def main() -> None:
         ):
             facts = machine(site)
             results = compare(site, names, options.runs)
+            say("cleaning up")
     except (AssertionError, BenchmarkError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")
     print(f"The demo's image, medians of {options.runs}; (ratio to {names[0]})\n")

@@ -169,13 +169,15 @@ class BuildPlan:
         return "\n".join(lines) + "\n"
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
 def printable(path: str) -> str:
     """A path without control characters and stray bytes, for messages."""
-    return (
-        path.encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-        .translate({code: f"\\x{code:02x}" for code in (*range(32), 127)})
-    )
+    if path.isascii() and path.isprintable():
+        return path
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.translate(_CONTROL)
 
 
 def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> str:

@@ -55,6 +55,8 @@ LEFT_OUT = (
     "node_modules",
 )
 
+_NEVER = re.compile("|".join(map(fnmatch.translate, LEFT_OUT)))
+
 # Distributions that build others: in the environment that runs buildout, and not in an image.
 BUILD_TOOLS = frozenset(
     (
@@ -500,7 +502,7 @@ class Closure:
                     yield path, os.path.relpath(path, top)
 
     def _left_out(self, path: pathlib.Path) -> bool:
-        if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LEFT_OUT):
+        if _NEVER.fullmatch(path.name):
             return True
         if not self._exclude:
             return False

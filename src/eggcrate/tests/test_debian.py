@@ -177,7 +177,7 @@ class SourcesTest(unittest.TestCase):
         ):
             debian.suite(None, architecture="amd64")
         self.assertEqual(caught.exception.what, "there is no apt-get on this machine")
-        self.assertIn("set base to an image, docker://", caught.exception.hint)
+        self.assertIn("run buildout on Debian or Ubuntu", caught.exception.hint)
 
 
 class Repository:

@@ -65,7 +65,7 @@ _ARCHITECTURES = {
     "s390x": "s390x",
 }
 
-_OTHER_BASE = "set base to an image, docker://python:3.12-slim for instance"
+_OTHER_BASE = "run buildout on Debian or Ubuntu, or in a container of theirs"
 _SAFE = "A-Za-z0-9.+~"
 
 
@@ -75,8 +75,7 @@ def debian_architecture(platform_name: str) -> str:
     if system != "linux" or processor not in _ARCHITECTURES:
         raise TransportError(
             f"Debian has no packages for the platform {platform_name}",
-            "set platform to linux/amd64, linux/arm64 or another that Debian supports, "
-            "or set base to an image",
+            "set platform to linux/amd64, linux/arm64 or another that Debian supports",
         )
     return _ARCHITECTURES[processor]
 
