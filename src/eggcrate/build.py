@@ -24,6 +24,7 @@ from eggcrate.image.plan import (
     plan_layers,
     printable,
     resolve,
+    symlink,
 )
 from eggcrate.image.store import Store, write_if_changed
 from eggcrate.payload import interpreter as interpreters
@@ -104,6 +105,8 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
         # shared by many buildouts or its own, the eggs lie in one place
         Rule(os.fspath(site.eggs), f"{directory}/eggs"),
+        # so do the distributions beside zc.buildout, wherever its environment is
+        Rule(os.fspath(site.environment), f"{directory}/.venv/site-packages"),
         *interpreters.host_rules(python),
     ]
     for outside, name in ((site.parts, "parts"), (site.bin, "bin")):
@@ -112,8 +115,6 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     for location in site.develop:
         if not location.is_relative_to(site.directory):
             rules.append(Rule(os.fspath(location), f"{directory}/develop/{location.name}"))
-    if not site.environment.is_relative_to(site.directory):
-        rules.append(Rule(os.fspath(site.environment), f"{directory}/.venv/site-packages"))
     image_prefix = posixpath.dirname(posixpath.dirname(python.program))
     for prefix in map(os.fspath, site.prefixes):
         if prefix not in ("/usr", "/usr/local") and not pathlib.Path(prefix).is_relative_to(
@@ -207,7 +208,7 @@ def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, Runtim
         if python.origin == "host"
         else []
     )
-    own = [*interpreter_entries, *payload, *_runtime_entries()]
+    own = [*interpreter_entries, *payload, *_runtime_entries(), *_run_link(settings)]
     scripts = f"{settings.directory.strip('/')}/bin/"
     modules = [
         entry
@@ -329,6 +330,21 @@ def _runtime_entries() -> Iterator[FileEntry]:
         data = (here / "runtime" / f"{name}.py").read_bytes()
         path = f"{_RUNTIME}/eggcrate/runtime/{name}.py"
         yield bytes_file(path, data, group="python", reason=reason)
+
+
+def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:
+    """Where the run directory of the buildout would lie, a link to the image's.
+
+    Programs that compute its path from where they lie find it so.
+    """
+    if settings.site.run_directory.is_relative_to(settings.site.directory):
+        inside = settings.site.run_directory.relative_to(settings.site.directory)
+        yield symlink(
+            f"{settings.directory.strip('/')}/{inside}",
+            RUN_DIRECTORY,
+            group="configuration",
+            reason="the run directory",
+        )
 
 
 def _runtime_config(

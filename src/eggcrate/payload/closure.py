@@ -373,9 +373,7 @@ class Closure:
         declared: set[str] = set()
         for listing in location.glob("*.egg-info/top_level.txt"):
             declared.update(listing.read_text(encoding="utf-8").split())
-        is_project = any(
-            (location / name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")
-        )
+        is_project = _is_project(location)
 
         def fits(path: pathlib.Path) -> bool:
             if declared and path.is_dir():
@@ -385,7 +383,7 @@ class Closure:
                 return path.suffix in (".py", ".so") and path.name.split(".")[0] in declared
             if path.is_dir():
                 # beside a project's packages lie its documents and tests
-                pattern = "__init__.py" if is_project else "**/*.py"
+                pattern = "__init__.py" if is_project or _is_project(path) else "**/*.py"
                 return next(path.glob(pattern), None) is not None
             return path.suffix == ".py" and path.name not in _PROJECT_FILES
 
@@ -643,6 +641,13 @@ def _python(prefix: pathlib.Path, site: Site) -> Iterator[pathlib.Path]:
     for name in ("lib", "lib64", "include", "pyvenv.cfg"):
         yield prefix / name
     yield from (prefix / "bin").glob("python*")
+
+
+def _is_project(directory: pathlib.Path) -> bool:
+    """Whether the directory is the top of a project's source tree."""
+    return any(
+        (directory / name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")
+    )
 
 
 def _sorted_lines(match: re.Match[bytes]) -> bytes:

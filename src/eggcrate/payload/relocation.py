@@ -130,6 +130,8 @@ def _candidates(data: bytes, start: int) -> Iterator[tuple[bytes, bool]]:
         inside, quote, _ = limit.partition(before)
         if quote and b"\n" not in inside:
             yield inside, True
+            # setuptools names an editable module without its suffix
+            yield inside + b".py", True
     line = limit.partition(b"\n")[0].rstrip()
     yield line, False
     end = _END.search(limit)
