@@ -60,6 +60,11 @@ DOWNLOADS = ("apt/*/lists", "apt/*/lists-complete", "debs/*.deb")
 # Of an image that eggcrate built, what the Dockerfiles find in their base.
 BASE_LAYERS = ("eggcrate: packages",)
 
+# Where the metadata of an installed distribution lie, and of an egg.
+DISTRIBUTION = re.compile(
+    r"/([\w.]+)-(\d[^/-]*)(?:\.dist-info/METADATA|[^/]*\.egg/EGG-INFO/PKG-INFO)$"
+)
+
 MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.manifest.v1+json",
@@ -107,6 +112,12 @@ def run(
         tail = "\n".join(line for _, line in lines[-25:])
         raise BenchmarkError(f"{argv[0]} has ended with {process.returncode}:\n{tail}")
     return lines
+
+
+def settled() -> float:
+    """The time, when what was written before is on the disk: it is not to be in a figure."""
+    os.sync()
+    return time.monotonic()
 
 
 # What is the same for all
@@ -330,7 +341,7 @@ class Eggcrate:
                 shutil.copytree(self._downloads, self._cache)
             self._home.mkdir(exist_ok=True)
             site.demo.copy(tree)
-        start = time.monotonic()
+        start = settled()
         if cold:
             run([sys.executable, "bootstrap.py"], environ=environ, directory=tree)
         lines = run(
@@ -385,7 +396,7 @@ class Dockerfile:
             with contextlib.suppress(BenchmarkError):  # there is none before the first build
                 site.call_docker("image", "rm", self.image)
             site.call_docker("builder", "prune", "--all", "--force")
-        start = time.monotonic()
+        start = settled()
         site.call_docker(
             *("build", "--network=host", f"--tag={self.image}"),
             *(["--no-cache"] if cold else []),
@@ -547,8 +558,7 @@ def distributions(contender: Contender) -> dict[str, str]:
         )
         with export, tarfile.open(fileobj=export.stdout, mode="r|") as archive:
             for member in archive:
-                match = re.search(r"/([\w.]+)-([^/-]+)\.dist-info/METADATA$", member.name)
-                if match:
+                if match := DISTRIBUTION.search(member.name):
                     found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
     finally:
         site.engine.cli("rm", identifier)

@@ -30,9 +30,10 @@ from eggcrate.image.store import Store, write_if_changed
 from eggcrate.payload import interpreter as interpreters
 from eggcrate.payload import libraries
 from eggcrate.payload.bytecode import bytecode_entries
-from eggcrate.payload.closure import Closure, Include, Part, Site
+from eggcrate.payload.closure import Closure
 from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.relocation import Relocation, Rule
+from eggcrate.payload.site import Include, Part, Site
 from eggcrate.transports import deb, debian
 
 logger = logging.getLogger(__name__)

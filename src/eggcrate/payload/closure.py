@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import collections
-import csv
-import dataclasses
 import fnmatch
-import importlib.metadata
-import io
 import os
 import pathlib
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from eggcrate.errors import EggcrateError, PlanError, raise_all
 from eggcrate.image.plan import FileEntry, FileType, bytes_file, disk_file, symlink
+from eggcrate.payload.distributions import (
+    BUILD_TOOLS,
+    METADATA,
+    canonical_name,
+    egg_name,
+    mended_record,
+    on_path,
+    required,
+)
 from eggcrate.payload.relocation import Relocation, is_text
+from eggcrate.payload.site import Include, Part, Site, is_project
 
 # Never in an image, wherever they lie: what tools leave behind, and what holds secrets.
 LEFT_OUT = (
@@ -57,23 +62,6 @@ LEFT_OUT = (
 
 _NEVER = re.compile("|".join(map(fnmatch.translate, LEFT_OUT)))
 
-# Distributions that build others: in the environment that runs buildout, and not in an image.
-BUILD_TOOLS = frozenset(
-    (
-        "djangorecipe",
-        "eggcrate",
-        "pip",
-        "setuptools",
-        "uv",
-        "wheel",
-        "zc-buildout",
-        "zc-recipe-egg",
-    )
-)
-
-# Directories of a distribution's metadata: where it was built is said there, not needed.
-_METADATA = (".dist-info", ".egg-info", "EGG-INFO")
-
 # Files of a source tree's top that belong to the project, not to what it installs.
 _PROJECT_FILES = frozenset({"setup.py", "bootstrap.py", "conftest.py", "noxfile.py"})
 
@@ -83,63 +71,6 @@ _NAME = re.compile(rb"[A-Za-z_]\w*")
 _EXEC = re.compile(
     rb"""\A#!/bin/sh\n'''exec' (['"]?)(?P<program>/[^'"\s]+)\1 "\$0" "\$@"\n' '''\n"""
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Site:
-    """Where a buildout has its things; absolute paths of this machine.
-
-    ``develop`` are the directories that ``develop-eggs`` puts on the path.
-    ``environment`` is the site-packages directory of the Python that runs buildout,
-    ``prefixes`` are those of its environment and of its installation.  ``run_directory``
-    holds sockets and the like; it is made at start, never packed.
-    """
-
-    directory: pathlib.Path
-    eggs: pathlib.Path
-    develop_eggs: pathlib.Path
-    bin: pathlib.Path
-    parts: pathlib.Path
-    environment: pathlib.Path
-    run_directory: pathlib.Path
-    prefixes: tuple[pathlib.Path, ...]
-    develop: tuple[pathlib.Path, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A part whose output goes in: its name and the paths that it has made."""
-
-    name: str
-    outputs: tuple[pathlib.Path, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Include:
-    """More paths, by option: ``source`` of this machine, ``target`` in the image or ''."""
-
-    source: pathlib.Path
-    target: str
-
-
-def develop_locations(develop_eggs: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """The directories that buildout's develop eggs put on the path."""
-    found: set[pathlib.Path] = set()
-    for link in sorted(develop_eggs.glob("*.egg-link")):
-        text = link.read_text(encoding="utf-8", errors="surrogateescape").split("\n", 1)[0]
-        if text.strip():
-            found.add(pathlib.Path(text.strip()))
-    return tuple(sorted(found))
-
-
-def egg_name(directory: str) -> str:
-    """The distribution and version in an egg's file name, without Python and platform."""
-    return re.sub(r"-py\d+(\.\d+)?(-.+)?$", "", directory.removesuffix(".egg"))
-
-
-def canonical_name(name: str) -> str:
-    """A distribution's name as packaging compares it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
@@ -238,28 +169,13 @@ class Closure:
         return list(self._entries.values())
 
     def _mend_records(self) -> None:
-        """Let the RECORD of each distribution list its files as they are in the image.
-
-        Relocation has changed some, and others were left out (PyPA: recording installed
-        projects).
-        """
         for path, record in list(self._entries.items()):
             if not path.endswith(".dist-info/RECORD") or record.type is not FileType.REGULAR:
                 continue
+            top = os.path.dirname(os.path.dirname(path))
             with record.open() as stream:
                 data = stream.read()
-            top = os.path.dirname(os.path.dirname(path))
-            lines = io.StringIO(newline="")
-            writer = csv.writer(lines, lineterminator="\n")
-            for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"))):
-                entry = self._entries.get(os.path.normpath(f"{top}/{row[0]}")) if row else None
-                if entry is None or entry.group != record.group:
-                    continue
-                if entry.data is not None and len(row) == 3 and row[1]:
-                    digest = base64.urlsafe_b64encode(bytes.fromhex(entry.digest)).rstrip(b"=")
-                    row = [row[0], f"sha256={digest.decode()}", str(entry.size)]
-                writer.writerow(row)
-            mended = lines.getvalue().encode("utf-8", "surrogateescape")
+            mended = mended_record(data, record.group, top, self._entries)
             if mended != data:
                 self._entries[path] = bytes_file(
                     path, mended, group=record.group, reason=record.reason, mode=record.mode
@@ -373,7 +289,7 @@ class Closure:
         declared: set[str] = set()
         for listing in location.glob("*.egg-info/top_level.txt"):
             declared.update(listing.read_text(encoding="utf-8").split())
-        is_project = _is_project(location)
+        beside_documents = is_project(location)
 
         def fits(path: pathlib.Path) -> bool:
             if declared and path.is_dir():
@@ -383,7 +299,7 @@ class Closure:
                 return path.suffix in (".py", ".so") and path.name.split(".")[0] in declared
             if path.is_dir():
                 # beside a project's packages lie its documents and tests
-                pattern = "__init__.py" if is_project or _is_project(path) else "**/*.py"
+                pattern = "__init__.py" if beside_documents or is_project(path) else "**/*.py"
                 return next(path.glob(pattern), None) is not None
             return path.suffix == ".py" and path.name not in _PROJECT_FILES
 
@@ -424,14 +340,15 @@ class Closure:
         if not self._environment_wanted:
             return
         site = self._site.environment
-        installed = {
-            canonical_name(distribution.name): distribution
-            for distribution in importlib.metadata.distributions(path=[os.fspath(site)])
-            if distribution.name
-        }
-        provided, wanted = self._requirements()
-        pending = sorted(wanted - provided)
-        taken = set(provided) | BUILD_TOOLS
+        installed = {canonical_name(found.name): found for found in on_path(site)}
+        packed = [egg for egg in self._done if egg.parent == self._site.eggs]
+        packed += [location for location in self._site.develop if location in self._done]
+        taken = set(BUILD_TOOLS)
+        pending: list[str] = []
+        for distribution in (found for path in sorted(packed) for found in on_path(path)):
+            if canonical_name(distribution.name) not in BUILD_TOOLS:
+                taken.add(canonical_name(distribution.name))
+                pending.extend(required(distribution.requires or ()))
         while pending:
             name = pending.pop()
             if name in taken or name not in installed:
@@ -444,27 +361,7 @@ class Closure:
                 path = pathlib.Path(os.path.normpath(site / file))
                 if path.is_relative_to(site) and path.is_file() and not self._left_out(path):
                     self._take(path, group, reason)
-            pending.extend(_required(distribution.requires or ()))
-
-    def _requirements(self) -> tuple[set[str], set[str]]:
-        """The distributions that are packed, and those that they require."""
-        provided: set[str] = set()
-        wanted: set[str] = set()
-        for egg in sorted(self._done):
-            if egg.parent == self._site.eggs:
-                for distribution in importlib.metadata.distributions(path=[os.fspath(egg)]):
-                    name = canonical_name(distribution.name)
-                    provided.add(name)
-                    if name not in BUILD_TOOLS:
-                        wanted.update(_required(distribution.requires or ()))
-        for location in self._site.develop:
-            if location in self._done:
-                for distribution in importlib.metadata.distributions(
-                    path=[os.fspath(location)]
-                ):
-                    provided.add(canonical_name(distribution.name))
-                    wanted.update(_required(distribution.requires or ()))
-        return provided, wanted
+            pending.extend(required(distribution.requires or ()))
 
     # One file
 
@@ -583,7 +480,7 @@ class Closure:
         self, path: pathlib.Path, data: bytes, target: str, group: str, reason: str, mode: int
     ) -> FileEntry:
         if is_text(data):
-            if not path.parent.name.endswith(_METADATA):
+            if not path.parent.name.endswith(METADATA):
                 self._refer(path, data)
             data = _EXEC.sub(rb"#!\g<program>\n", self._relocation.text(data))
             data = self._eggs_on_path.sub(_sorted_lines, data)
@@ -643,52 +540,5 @@ def _python(prefix: pathlib.Path, site: Site) -> Iterator[pathlib.Path]:
     yield from (prefix / "bin").glob("python*")
 
 
-def _is_project(directory: pathlib.Path) -> bool:
-    """Whether the directory is the top of a project's source tree."""
-    return any(
-        (directory / name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")
-    )
-
-
 def _sorted_lines(match: re.Match[bytes]) -> bytes:
     return b"".join(sorted(match[0].splitlines(keepends=True)))
-
-
-def _required(requirements: Iterable[str]) -> Iterator[str]:
-    """The names that requirements without an extra ask for on this Python."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for text in requirements:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield canonical_name(requirement.name)
-
-
-def installed_parts(
-    installed: Mapping[str, Mapping[str, str]],
-    directory: pathlib.Path,
-    bin_directory: pathlib.Path,
-) -> dict[str, Part]:
-    """The parts that ``.installed.cfg`` records, with the paths that each has made.
-
-    Some recipes return names without a directory; those are scripts (djangorecipe's
-    ``scripts-with-settings``).
-    """
-    parts = {}
-    for name, options in installed.items():
-        if "__buildout_installed__" not in options:
-            continue
-        texts = options["__buildout_installed__"].split("\n") + options.get("owned", "").split(
-            "\n"
-        )
-        outputs = []
-        for text in filter(None, map(str.strip, texts)):
-            path = directory / text
-            if not os.path.lexists(path) and "/" not in text:
-                path = bin_directory / text
-            outputs.append(path)
-        parts[name] = Part(name, tuple(dict.fromkeys(outputs)))
-    return parts

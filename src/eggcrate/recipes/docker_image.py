@@ -19,7 +19,7 @@ from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
     from eggcrate.build import ImageSettings, Outcome
-    from eggcrate.payload.closure import Include, Part, Site
+    from eggcrate.payload.site import Include, Part, Site
 
 OPTIONS = (
     "allow-build-paths",
@@ -150,7 +150,7 @@ class Recipe:
         """The parts with what they have made, as buildout has recorded it."""
         from zc.buildout import configparser
 
-        from eggcrate.payload.closure import installed_parts
+        from eggcrate.payload.site import installed_parts
 
         settings = self.buildout["buildout"]
         installed = pathlib.Path(settings["installed"])
@@ -264,7 +264,7 @@ class Recipe:
         return settings
 
     def _site(self) -> Site:
-        from eggcrate.payload.closure import Site, develop_locations
+        from eggcrate.payload.site import Site, develop_locations
 
         settings = self.buildout["buildout"]
         directory = pathlib.Path(settings["directory"])
@@ -287,7 +287,7 @@ class Recipe:
         )
 
     def _include(self, line: str) -> Include:
-        from eggcrate.payload.closure import Include
+        from eggcrate.payload.site import Include
 
         source, _, target = (word.strip() for word in line.partition(" = "))
         return Include(pathlib.Path(self.buildout["buildout"]["directory"], source), target)

@@ -13,17 +13,10 @@ from collections.abc import Sequence
 
 from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
 from eggcrate.image.plan import FileEntry, FileType
-from eggcrate.payload.closure import (
-    Closure,
-    Include,
-    Part,
-    Site,
-    canonical_name,
-    develop_locations,
-    egg_name,
-    installed_parts,
-)
+from eggcrate.payload.closure import Closure
+from eggcrate.payload.distributions import canonical_name, egg_name
 from eggcrate.payload.relocation import Relocation, Rule
+from eggcrate.payload.site import Include, Part, Site, develop_locations, installed_parts
 
 
 class Scratch(unittest.TestCase):
