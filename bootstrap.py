@@ -262,13 +262,12 @@ def build(environment: Path, place: Path, wanted: dict[str, str], sources: list[
     wheel = pip_wheel()
     import venv  # takes a while to import, and a run that changes nothing has no use for it
 
-    try:
-        venv.EnvBuilder(symlinks=True, prompt=place.parent.name).create(environment)
-    except ValueError as error:
+    if os.pathsep in str(place):  # Python 3.11 and later refuse it as well
         raise BootstrapError(
             f"an environment can't be in {place.parent}, with a {os.pathsep} in it; "
             "move the project to another directory"
-        ) from error
+        )
+    venv.EnvBuilder(symlinks=True, prompt=place.parent.name).create(environment)
     constraints = environment / "constraints.txt"
     constraints.write_text(
         "".join(

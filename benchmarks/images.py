@@ -127,21 +127,29 @@ def settled() -> float:
 class Demo:
     """The project that is built, and what its buildout.cfg says."""
 
+    source: Path
     parts: tuple[str, ...]
     custom: Mapping[str, str]
     pins: Mapping[str, str]
     os_packages: tuple[str, ...]
 
     @classmethod
-    def read(cls) -> Demo:
-        """The demo of this working tree."""
+    def taken(cls, source: Path) -> Demo:
+        """What a clone of this working tree would have, with its changes, in ``source``."""
+        # nobody's work while the benchmark runs is to be in its figures
+        listed = ("ls-files", "--cached", "--others", "--exclude-standard")
+        for _, name in run(["git", "-c", "core.quotePath=off", *listed], directory=PROJECT):
+            if (PROJECT / name).is_file():
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(PROJECT / name, source / name)
         config = configparser.ConfigParser(
             interpolation=None, delimiters=("=",), default_section=""
         )
         config.optionxform = str  # type: ignore[assignment,method-assign] # as documented
-        config.read(PROJECT / "buildout.cfg", encoding="utf-8")
+        config.read(source / "buildout.cfg", encoding="utf-8")
         parts = config["buildout"]["parts"].split()
         return cls(
+            source,
             # what comes after the image does not go into it
             parts=tuple(parts[: parts.index("image") + 1]),
             custom=dict(config["custom"]),
@@ -150,24 +158,16 @@ class Demo:
         )
 
     def copy(self, target: Path) -> None:
-        """What a clone would have, with the changes of this working tree."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        for name in sorted(set(os.fsdecode(listed.stdout).split("\0")) - {""}):
-            if (PROJECT / name).is_file():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(PROJECT / name, target / name)
+        """Make a fresh copy, whose files are as new as a clone's."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.source, target, copy_function=shutil.copy)
 
     def render(self, template: str, values: Mapping[str, str]) -> str:
         """A template's text as somebody would have written it without buildout."""
         return re.sub(
             r"\$\{([\w-]+:[\w-]+)\}",
             lambda reference: values[reference[1]],
-            (PROJECT / "templates" / template).read_text(encoding="utf-8"),
+            (self.source / "templates" / template).read_text(encoding="utf-8"),
         )
 
 
@@ -249,6 +249,11 @@ class Site:
         environ = {**self.engine.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
         return run([self.docker, *arguments], environ=environ)
 
+    def forget_image(self, *names: str) -> None:
+        """Take an image out of the engine, with its layers, if it is there."""
+        with contextlib.suppress(BenchmarkError):
+            self.call_docker("image", "rm", "--force", *names)
+
     def packaging_environ(self) -> dict[str, str]:
         """An environment with the index on loopback, and nothing of the user's own."""
         environ = {
@@ -318,6 +323,7 @@ class Eggcrate:
         self._home = site.directory / "home"
         self._cache = self._home / "eggcrate"
         self._downloads = site.directory / "downloads"
+        self._loaded = ""
         say("eggcrate: a first build, for what it downloads")
         self.build(cold=True)
         for pattern in DOWNLOADS:
@@ -335,12 +341,12 @@ class Eggcrate:
         site, tree = self.site, self.tree()
         environ = {**site.packaging_environ(), "EGGCRATE_CACHE": str(self._cache)}
         if cold:
-            for path in (tree, self._home):
-                shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(self._home, ignore_errors=True)
             if self._downloads.exists():
                 shutil.copytree(self._downloads, self._cache)
             self._home.mkdir(exist_ok=True)
             site.demo.copy(tree)
+            site.forget_image(self._loaded, self.image)
         start = settled()
         if cold:
             run([sys.executable, "bootstrap.py"], environ=environ, directory=tree)
@@ -359,9 +365,9 @@ class Eggcrate:
         (began,) = (
             at for at, line in lines if re.match(r"(Installing|Updating) image\.", line)
         )
-        loaded = site.engine.load(tree / "parts" / "image" / "image.tar")
+        self._loaded = site.engine.load(tree / "parts" / "image" / "image.tar")
         seconds = {"build": end - start, "part": end - began, "load": time.monotonic() - end}
-        site.call_docker("tag", loaded, self.image)
+        site.call_docker("tag", self._loaded, self.image)
         return seconds
 
     def push(self) -> None:
@@ -389,12 +395,10 @@ class Dockerfile:
         """Build, which is into the engine."""
         site, tree = self.site, self.tree()
         if cold:
-            shutil.rmtree(tree, ignore_errors=True)
             site.demo.copy(tree)
             if self.name == "tuned":
                 write_by_hand(site, tree / "deploy")
-            with contextlib.suppress(BenchmarkError):  # there is none before the first build
-                site.call_docker("image", "rm", self.image)
+            site.forget_image(self.image)
             site.call_docker("builder", "prune", "--all", "--force")
         start = settled()
         site.call_docker(
@@ -585,7 +589,9 @@ def measure(
             note(f"{scenario} {step}", seconds)
         start = time.monotonic()
         contender.push()
-        note(f"{scenario} push", time.monotonic() - start)
+        if scenario == "changed":
+            # what a cold build pushes, the registry may have from the run before
+            note("changed push", time.monotonic() - start)
         made, base = site.layers_of(contender.image)
         if scenario == "cold":
             below, _ = site.layers_of(site.base)
@@ -649,7 +655,6 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, Callable[[float], str]]]]
             ("  build", "cold build", seconds_text),
             ("    of it the part [image]", "cold part", seconds_text),
             ("  load into the engine", "cold load", seconds_text),
-            ("  push", "cold push", seconds_text),
         ),
     ),
     (
@@ -732,7 +737,7 @@ def machine(site: Site) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def site_of_our_own(demo: Demo, scratch: Path) -> Iterator[Site]:
+def site_of_our_own(scratch: Path) -> Iterator[Site]:
     """A dockerd, a registry and an index, which end with this block."""
     if os.geteuid():
         raise BenchmarkError("only root can start a dockerd; run it with sudo")
@@ -740,6 +745,7 @@ def site_of_our_own(demo: Demo, scratch: Path) -> Iterator[Site]:
         if shutil.which(program) is None:
             raise BenchmarkError(f"{program} is not here; apt-get install {program}")
     docker = docker_client()
+    demo = Demo.taken(scratch / "project")
     with contextlib.ExitStack() as stack:
         engine = layers.DockerEngine("ENGINE", "docker.io")
         registry = layers.Registry("REGISTRY", "docker-registry")
@@ -801,10 +807,9 @@ def main() -> None:
         parser.error("--runs: at least 1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     try:
-        demo = Demo.read()
         with (
             tempfile.TemporaryDirectory(prefix="eggcrate-benchmark-") as scratch,
-            site_of_our_own(demo, Path(scratch)) as site,
+            site_of_our_own(Path(scratch)) as site,
         ):
             facts = machine(site)
             results = compare(site, names, options.runs)

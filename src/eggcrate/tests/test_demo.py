@@ -43,7 +43,7 @@ class DemoTest(unittest.TestCase):
 
     def test_circus_and_nginx_meet_at_one_socket(self) -> None:
         path = option(self.circus, "path").replace("${circus:", "${nginx:")
-        self.assertIn(f"server unix:{path} ", self.nginx)
+        self.assertIn(f'server "unix:{path}" ', self.nginx)
 
     def test_all_have_stopped_within_five_seconds(self) -> None:
         # Circus kills after its own limit, so that of the others must be lower.
@@ -66,7 +66,7 @@ class DemoTest(unittest.TestCase):
         written += re.findall(r"^(?:\w*endpoint|path) = (?:ipc://)?(.+)$", self.circus, re.M)
         self.assertEqual(len(written), 9)
         for path in written:
-            self.assertRegex(path, r"^\$\{(nginx|circus):run-directory\}/")
+            self.assertRegex(path, r'^"?\$\{(nginx|circus):run-directory\}/')
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tempfile
 import time
 import unittest
 from collections.abc import Sequence
+from unittest import mock
 
 from eggcrate.tests import layers
 from eggcrate.tests.validator import validate
@@ -67,6 +68,14 @@ def build_demo(directory: pathlib.Path, port: int, options: Sequence[str] = ()) 
         if (ROOT / name).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
+    code, output = run_buildout(directory, f"custom:webapp_port={port}", *options)
+    if code:
+        raise AssertionError(f"buildout has failed:\n{output[-5000:]}")
+    return output
+
+
+def run_buildout(directory: pathlib.Path, *options: str) -> tuple[int, str]:
+    """The exit code of buildout in ``directory``, and what it has printed."""
     done = subprocess.run(
         [
             sys.executable,
@@ -75,7 +84,6 @@ def build_demo(directory: pathlib.Path, port: int, options: Sequence[str] = ()) 
             "-N",
             f"buildout:parts={PARTS}",
             f"buildout:eggs-directory={ROOT / 'eggs'}",
-            f"custom:webapp_port={port}",
             *options,
         ],
         cwd=directory,
@@ -85,9 +93,7 @@ def build_demo(directory: pathlib.Path, port: int, options: Sequence[str] = ()) 
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise AssertionError(f"buildout has failed:\n{done.stdout[-5000:]}")
-    return done.stdout
+    return done.returncode, done.stdout
 
 
 DEMO_IMAGE = DemoImage("DEMO_IMAGE", "apt")
@@ -190,6 +196,81 @@ class PodmanTest(InAnEngine, unittest.TestCase):
             stack.callback(container.remove)
             self.assertEqual(container.wait(), 78)
             self.assertIn("start with --tmpfs /run", container.logs())
+
+
+class RefusalTest(unittest.TestCase):
+    """What can't become an image: one sentence, and the last good image stays."""
+
+    layer = DEMO_IMAGE
+
+    def setUp(self) -> None:
+        DEMO_IMAGE.require(self)
+        self.directory = DEMO_IMAGE.directory / "one"
+
+    def refused(self, *options: str) -> str:
+        """The message of a buildout that fails, and leaves the image as it was."""
+        before = self.image()
+        code, output = run_buildout(
+            self.directory, f"custom:webapp_port={DEMO_IMAGE.port}", *options
+        )
+        self.assertEqual(code, 1, output)
+        self.assertNotIn("Traceback", output)
+        self.assertEqual(self.image(), before)
+        return output.rpartition("Error: ")[2].strip()
+
+    def image(self) -> dict[str, tuple[int, int]]:
+        top = DEMO_IMAGE.archive.parent
+        return {
+            str(path.relative_to(top)): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted(top.rglob("*"))
+            if path.is_file()
+        }
+
+    def test_a_library_that_no_layer_provides(self) -> None:
+        self.assertRegex(
+            self.refused("image:os-packages=nginx-light"),
+            r"^\[image\] /var/application/eggs/pyzmq-\S+ needs the library libstdc\+\+\.so\.6, "
+            r"which no layer provides; add libstdc\+\+6 to os-packages$",
+        )
+
+    def test_packages_that_do_not_exist(self) -> None:
+        message = self.refused("image:os-packages=nginx-ligth libstdc++6 no-such-package-1")
+        self.assertIn("no package nginx-ligth, no-such-package-1", message)
+        self.assertIn("perhaps nginx-light for nginx-ligth", message)
+
+    def test_a_path_that_is_claimed_twice(self) -> None:
+        message = self.refused("image:include=README.rst = /etc/passwd")
+        self.assertIn("/etc/passwd is claimed twice, with different content", message)
+
+    def test_a_program_that_is_not_there(self) -> None:
+        message = self.refused("image:command=bin/no-such", "image:supervisor=")
+        self.assertIn("the program bin/no-such of the image's command is not in", message)
+
+    def test_an_extension_module_for_another_python(self) -> None:
+        wrong = self.directory / "examples/shop/src/shop/_x.cpython-27m-x86_64-linux-gnu.so"
+        wrong.write_bytes(b"")
+        self.addCleanup(wrong.unlink)
+        self.assertRegex(
+            self.refused(),
+            r"/shop/_x\.cpython-27m-x86_64-linux-gnu\.so is built for cpython-27m-x86_64-linux-"
+            r"gnu, and the image's Python is 3\.\d+; run buildout with the image's Python",
+        )
+
+    def test_no_apt(self) -> None:
+        empty = DEMO_IMAGE.directory / "no programs"
+        empty.mkdir()
+        with mock.patch.dict(os.environ, PATH=str(empty)):
+            message = self.refused(
+                "buildout:parts=image",
+                "image:parts=tool",
+                "image:supervisor=",
+                "image:command=bin/report",
+            )
+        self.assertEqual(
+            message,
+            "[image] there is no apt-get on this machine; run buildout on Debian or Ubuntu, "
+            "or in a container of theirs",
+        )
 
 
 class ReadersTest(unittest.TestCase):
