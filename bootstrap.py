@@ -350,12 +350,14 @@ def diagnosis(output: str) -> str:
         )
     if "after connection broken by" in output or "Could not fetch URL" in output:
         listed = re.search(r"Looking in indexes: (.*)", output)
-        urls = listed.group(1).split(", ") if listed else ["https://pypi.org/simple"]
-        hosts = " or ".join(filter(None, (urlsplit(url).hostname for url in urls)))
+        urls = listed.group(1).split(", ") if listed else []
+        # pip lists its indexes only where there is more than the default one
+        hosts = [host for host in (urlsplit(url).hostname for url in urls) if host]
+        hosts = hosts or re.findall(r"host='([^']+)'", output)[:1]
         cause = re.search(r"\[(?:Errno -?\d+|SSL: \w+)\] ([\w ]+)", output)
         reason = f" ({cause.group(1)})" if cause else ""
         return (
-            f"can't reach {hosts or 'any index'}{reason}; "
+            f"can't reach {' or '.join(hosts) or 'any index'}{reason}; "
             "check the network, or name another source with --index or --find-links"
         )
     if missing:

@@ -2,11 +2,11 @@
 ARG BASE
 FROM ${BASE}
 # a package index of one's own; the benchmark has one on loopback
-ARG PIP_INDEX_URL=https://pypi.org/simple
+ARG PIP_INDEX_URL
 ARG PARTS
 ARG PORT=8080
 WORKDIR /var/application
 COPY . .
 RUN python3 bootstrap.py \
- && bin/buildout "buildout:index=${PIP_INDEX_URL}" "buildout:parts=${PARTS}" "custom:webapp_port=${PORT}"
+ && bin/buildout ${PIP_INDEX_URL:+"buildout:index=${PIP_INDEX_URL}"} "buildout:parts=${PARTS}" "custom:webapp_port=${PORT}"
 CMD ["bin/circusd", "parts/conf/circus.ini"]

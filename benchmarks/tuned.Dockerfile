@@ -8,7 +8,7 @@ FROM ${UV} AS uv
 FROM ${BASE} AS environments
 COPY --from=uv /uv /usr/local/bin/
 # a package index of one's own; the benchmark has one on loopback
-ARG UV_DEFAULT_INDEX=https://pypi.org/simple
+ARG UV_DEFAULT_INDEX
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON=/usr/bin/python3 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 COPY deploy/versions.txt ./

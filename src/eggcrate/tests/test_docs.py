@@ -1,0 +1,506 @@
+"""The documentation is right: its buildouts work, its options exist, its errors are said."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import io
+import logging
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import textwrap
+import unittest
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import manuel
+import manuel.testing
+import zc.buildout
+import zc.buildout.buildout
+import zc.buildout.configparser
+
+import eggcrate
+import eggcrate.errors
+from eggcrate.payload import closure
+from eggcrate.recipes import config_file, docker_image, virtualenv_part
+
+TOP = pathlib.Path(__file__).parents[3]
+DOCS = TOP / "docs"
+PAGES = [TOP / "README.rst", *sorted(DOCS.glob("*.rst"))]
+SOURCES = pathlib.Path(eggcrate.__file__).parent
+
+# What the prose of a page takes for granted, and no code block shows.
+GRANTED = {
+    "docker-image.rst": {
+        "templates/circus.ini.in": "[circus]\n",
+    },
+    "virtualenv-part.rst": {
+        "tool/requirements.txt": "tabulate\n",
+        "tool/pyproject.toml": "[project]\nname = 'report'\nversion = '1'\n",
+    },
+}
+# The buildout that a page's sections belong to, where the page itself has none.
+WHOLE = {"README.rst": TOP / "buildout.cfg"}
+
+
+# Buildouts ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A code block, and the file that it is said to be, if any."""
+
+    language: str
+    name: str
+    text: str
+
+    @property
+    def is_configuration(self) -> bool:
+        """Whether zc.buildout is to read it."""
+        return self.name.endswith(".cfg") if self.name else self.language == "ini"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a buildout, and not a section for one."""
+        return "parts" in parsed(self.text, self.name).get("buildout", {})
+
+
+_BLOCK = re.compile(
+    r"(?:^``(?P<name>[^`\n]+)``:\n\n)?"
+    r"^\.\. code-block:: (?P<language>\S+)\n"
+    r"(?P<text>(?:[ \t]*\n)*(?:(?:    .*|[ \t]*)\n)+)",
+    re.MULTILINE,
+)
+
+
+def parsed(text: str, name: str) -> dict[str, dict[str, str]]:
+    sections: dict[str, dict[str, str]] = zc.buildout.configparser.parse(
+        io.StringIO(text), name
+    )
+    return sections
+
+
+def blocks(page: pathlib.Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [_block(match) for match in _BLOCK.finditer(text)]
+
+
+def _block(match: re.Match[str]) -> Block:
+    text = textwrap.dedent(match["text"]).strip("\n") + "\n"
+    return Block(match["language"], match["name"] or "", text)
+
+
+class Options(zc.buildout.buildout.Options):  # type: ignore[misc]  # zc.buildout has no types
+    """A section whose recipe is looked at only if it is ours: others are not installed."""
+
+    def initialize(self) -> None:
+        """Construct the recipe."""
+        if self["recipe"].startswith("eggcrate:"):
+            super().initialize()
+
+
+class Scratch:
+    """A directory in which a page's buildouts are tried."""
+
+    def __init__(self, page: pathlib.Path) -> None:
+        self._page = page
+        self._temporary = tempfile.TemporaryDirectory(prefix="eggcrate-docs-")
+        self.directory = pathlib.Path(self._temporary.name).resolve()
+        for name in ("examples", "templates"):
+            (self.directory / name).symlink_to(TOP / name)
+        if page.parent == DOCS:
+            (self.directory / "templates").unlink()
+        self.write(GRANTED.get(page.name, {}).items())
+
+    def remove(self) -> None:
+        """Take the directory away."""
+        self._temporary.cleanup()
+
+    def write(self, files: Iterable[tuple[str, str]]) -> None:
+        """Make these files, by name."""
+        for name, text in files:
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def complaint(self, block: Block, before: Sequence[Block]) -> str:
+        """What a configuration's recipes say against it; nothing when it is right.
+
+        A section extends the whole buildout that came last ``before`` it.
+        """
+        text = block.text
+        if not block.is_whole:
+            whole = [other for other in before if other.is_configuration and other.is_whole]
+            base = whole[-1].text if whole else WHOLE[self._page.name].read_text()
+            self.write([("base.cfg", base)])
+            extends = "[buildout]\nextends = base.cfg\n"
+            own = "[buildout]\n"
+            text = text.replace(own, extends, 1) if own in text else f"{extends}\n{text}"
+        self.write([("buildout.cfg", text)])
+        sections = parsed(block.text, block.name)
+        ours = [
+            section
+            for section, options in sections.items()
+            if not section.startswith(("buildout", "versions"))
+            and ("recipe" not in options or options["recipe"].startswith("eggcrate:"))
+        ]
+        try:
+            with self._buildout() as buildout:
+                for section in ours:
+                    buildout[section]
+        except zc.buildout.UserError as error:
+            return str(error)
+        return ""
+
+    @contextlib.contextmanager
+    def _buildout(self) -> Iterator[Any]:
+        """zc.buildout itself, which leaves no trace in this process."""
+        before = pathlib.Path.cwd()
+        loggers = [(log, list(log.handlers)) for log in map(logging.getLogger, (None, "zc"))]
+        level, path = logging.getLogger().level, list(sys.path)
+        os.chdir(self.directory)
+        try:
+            with mock.patch.object(zc.buildout.buildout.Buildout, "Options", Options):
+                yield zc.buildout.buildout.Buildout("buildout.cfg", [], False)
+        finally:
+            os.chdir(before)
+            for log, handlers in loggers:
+                log.handlers[:] = handlers
+            logging.getLogger().setLevel(level)
+            sys.path[:] = path
+
+
+def parse(document: Any) -> None:
+    """Find the code blocks of a page."""
+    for region in document.find_regions(_BLOCK):
+        document.claim_region(region)
+        region.parsed = _block(region.start_match)
+
+
+def evaluate(region: Any, document: Any, globs: dict[str, Any]) -> None:
+    """Try a block, with all files of the page in place, those before it as they are there."""
+    block = region.parsed
+    if not isinstance(block, Block) or not block.is_configuration:
+        return
+    found = [other.parsed for other in document if isinstance(other.parsed, Block)]
+    before = found[: found.index(block)]
+    scratch = globs["scratch"]
+    scratch.write((other.name, other.text) for other in (*found, *before) if other.name)
+    region.evaluated = scratch.complaint(block, before)
+
+
+def format_complaints(document: Any) -> None:
+    """Show what is wrong with the line of its block."""
+    for region in document:
+        if region.evaluated:
+            region.formatted = f"{document.location}:{region.lineno}: {region.evaluated}\n"
+
+
+def buildouts() -> unittest.TestSuite:
+    """One test a page: whatever it shows of a buildout is accepted by the recipes."""
+
+    def set_up(test: Any) -> None:
+        test.globs["scratch"] = Scratch(pathlib.Path(test.regions.location))
+
+    def tear_down(test: Any) -> None:
+        test.globs.pop("scratch").remove()
+
+    suite = unittest.TestSuite()
+    for page in PAGES:
+        suite.addTest(
+            manuel.testing.TestSuite(
+                manuel.Manuel([parse], [evaluate], [format_complaints]),
+                os.fspath(page),
+                globs={},
+                setUp=set_up,
+                tearDown=tear_down,
+            )
+        )
+    return suite
+
+
+class Buildouts(unittest.TestCase):
+    """What the tests above rest on."""
+
+    def test_a_mistake_in_a_page_is_seen_with_its_line(self) -> None:
+        scratch = Scratch(DOCS / "docker-image.rst")
+        self.addCleanup(scratch.remove)
+        document = manuel.Document(
+            "Text.\n\n``buildout.cfg``:\n\n.. code-block:: ini\n\n"
+            "    [buildout]\n    parts = image\n\n"
+            "    [image]\n    recipe = eggcrate:docker-image\n\n"
+            "More.\n\n.. code-block:: ini\n\n    [image]\n    os-package = nginx\n",
+            location="page.rst",
+        )
+        document.process_with(
+            manuel.Manuel([parse], [evaluate], [format_complaints]), {"scratch": scratch}
+        )
+        self.assertEqual(
+            document.formatted(),
+            "page.rst:14: [image] there is no option 'os-package'; did you mean "
+            "os-packages?\n",
+        )
+
+    def test_the_pages_have_buildouts(self) -> None:
+        recipes = {
+            options.get("recipe", "")
+            for page in PAGES
+            for block in blocks(page)
+            if block.is_configuration
+            for options in parsed(block.text, page.name).values()
+        }
+        for name in ("docker-image", "circus-config", "nginx-config", "virtualenv-part"):
+            self.assertIn(f"eggcrate:{name}", recipes)
+
+
+# Options ------------------------------------------------------------------------------
+
+
+def section(page: str, title: str) -> str:
+    """The text of a section, with its subsections."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    match = re.search(rf"^{title}\n=+\n(.*?)(?=^[^\n]+\n==+\n|\Z)", text, re.M | re.S)
+    assert match, f"{page} has no section {title}"
+    return match[1]
+
+
+def defined(text: str) -> set[str]:
+    """The names that definitions at the margin define."""
+    lines = re.findall(r"^(``.*``.*)\n    \S", text, re.MULTILINE)
+    return {name for line in lines for name in re.findall(r"``([^`]+)``", line)}
+
+
+class Pages(unittest.TestCase):
+    maxDiff = None
+
+    def test_every_option_of_docker_image_is_there_and_no_other(self) -> None:
+        self.assertEqual(
+            defined(section("docker-image.rst", "Options")), set(docker_image.OPTIONS)
+        )
+
+    def test_every_option_of_virtualenv_part_is_there_and_no_other(self) -> None:
+        self.assertEqual(
+            defined(section("virtualenv-part.rst", "Options")), set(virtualenv_part.OPTIONS)
+        )
+
+    def test_every_option_of_circus_config_is_there_and_no_other(self) -> None:
+        self.assertEqual(
+            defined(section("circus-config.rst", "Options")), set(config_file._OPTIONS)
+        )
+
+    def test_every_option_of_nginx_config_is_there_and_no_other(self) -> None:
+        text = section("nginx-config.rst", "Options")
+        self.assertEqual(defined(text), {"check", "output"})
+        shared = text.partition("\n\n")[0]
+        for option in set(config_file._OPTIONS) - {"output"}:
+            self.assertIn(f"``{option}``", shared)
+
+    def test_values_that_the_page_gives_as_examples_are_accepted(self) -> None:
+        text = " ".join(section("docker-image.rst", "Options").split())
+        examples = re.findall(r"``([a-z-]+) = ([^`]+)``", text)
+        found = {option for option, _ in examples}
+        self.assertEqual(found - set(docker_image.OPTIONS), set())
+        scratch = Scratch(DOCS / "docker-image.rst")
+        self.addCleanup(scratch.remove)
+        (page,) = [block for block in blocks(DOCS / "docker-image.rst") if block.name]
+        for option, value in examples:
+            if option in ("newest", "offline"):
+                continue
+            lines = page.text.splitlines()
+            kept = [line for line in lines if not line.startswith(f"{option} =")]
+            if option == "command":
+                kept.remove("supervisor = circus")
+            if option == "labels":
+                kept.remove("    org.opencontainers.image.version = 1.4")
+            text = "\n".join([*kept, f"{option} = {value}", ""])
+            with self.subTest(f"{option} = {value}"):
+                block = Block("ini", "buildout.cfg", text)
+                self.assertEqual(scratch.complaint(block, []), "")
+
+    def test_the_page_names_all_that_never_goes_in(self) -> None:
+        text = section("docker-image.rst", "What goes in")
+        (table,) = re.findall(r"^=+  =+\n(.*?)^=+  =+\n", text, re.M | re.S)
+        self.assertEqual(
+            sorted(re.findall(r"``([^`]+)``", table)), sorted(closure.LEFT_OUT)
+        )
+
+    def test_links_to_files_lead_to_files(self) -> None:
+        for page in [*PAGES, TOP / "benchmarks" / "README.rst"]:
+            text = page.read_text(encoding="utf-8")
+            for target in re.findall(r"`[^`<]*<([^>`]+)>`__?", text):
+                if not re.match(r"[a-z]+:", target):
+                    with self.subTest(page=page.name, target=target):
+                        self.assertTrue((page.parent / target.partition("#")[0]).is_file())
+
+    def test_links_to_titles_lead_to_titles(self) -> None:
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            titles = set(re.findall(r"^([^\n]+)\n(?:==+|--+)$", text, re.MULTILINE))
+            for title in re.findall(r"`([^`<>]+)`_(?!_)", text):
+                with self.subTest(page=page.name, title=title):
+                    self.assertIn(title, titles)
+
+    def test_no_page_stands_alone(self) -> None:
+        text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+        for page in DOCS.glob("*.rst"):
+            self.assertRegex(text, rf"<(docs/)?{re.escape(page.name)}>`_")
+
+
+# Errors -------------------------------------------------------------------------------
+
+_ERRORS = {
+    name
+    for name, value in inspect.getmembers(eggcrate.errors, inspect.isclass)
+    if issubclass(value, eggcrate.errors.EggcrateError)
+}
+# How much of a message has to be ours, for the message to prove anything
+_LEAST = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """What an error says, as the source has it: a pattern with holes for what varies."""
+
+    module: str
+    line: int
+    pattern: str
+    text: str
+
+
+def _pattern(node: ast.expr) -> tuple[str, str]:
+    """A regular expression for the value of a string expression, and its fixed text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.escape(node.value), node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = [_pattern(value) for value in node.values]
+        return "".join(part for part, _ in parts), "".join(text for _, text in parts)
+    if isinstance(node, ast.IfExp):
+        body, orelse = _pattern(node.body), _pattern(node.orelse)
+        return f"(?:{body[0]}|{orelse[0]})", min(body[1], orelse[1], key=len)
+    return ".*", ""
+
+
+def messages() -> Iterator[Message]:
+    """Every error that the package can raise."""
+    for path in sorted(SOURCES.rglob("*.py")):
+        module = path.relative_to(SOURCES).with_suffix("").as_posix()
+        if module.startswith("tests/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if not (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in _ERRORS
+                and len(node.args) == 2
+            ):
+                continue
+            what, hint = map(_pattern, node.args)
+            if len(what[1] + hint[1]) >= _LEAST:
+                yield Message(
+                    module, node.lineno, f"{what[0]}; {hint[0]}", f"{what[1]}; {hint[1]}"
+                )
+
+
+def shown(page: pathlib.Path) -> list[str]:
+    """The errors that a page quotes, each on one line, without the part's name."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", page.read_text(encoding="utf-8")):
+        text = " ".join(paragraph.split()).removeprefix("Error: ")
+        if re.match(r"    +(?:Error: )?\[[\w-]+\] ", paragraph) and "; " in text:
+            found.append(text.partition("] ")[2])
+    return found
+
+
+# The modules whose errors docker-image can pass on
+_OF_DOCKER_IMAGE = re.compile(
+    r"build|image/\w+|payload/\w+|recipes/docker_image|transports/deb(ian)?"
+)
+
+# Options with which the constructor gives an error that the page quotes
+WRONG = (
+    {"os-package": "nginx"},
+    {"name": "Acme/Shop"},
+    {"tags": "1.4+fix"},
+    {"base": "docker://python:3.13-slim"},
+    {"python": "hots"},
+    {"directory": "application"},
+    {"os-packages": "Nginx"},
+    {"user": "www-data"},
+    {"expose": "80800"},
+    {"command": "gunicorn 'shop.wsgi"},
+    {"environment": "SHOP-DEBUG = 1"},
+    {"labels": "version"},
+    {"layers": "many"},
+    {"supervisor": "circus", "command": "gunicorn shop.wsgi"},
+    {"supervisor": "cirus"},
+    {"supervisor": "app"},
+    {"parts": "app cirus"},
+    {"parts": "app custom"},
+)
+
+
+class Errors(unittest.TestCase):
+    maxDiff = None
+
+    def test_what_pages_quote_is_what_the_code_says(self) -> None:
+        patterns = [re.compile(rf"(?:.*[ :])?{message.pattern}") for message in messages()]
+        for page in PAGES:
+            for text in shown(page):
+                with self.subTest(page=page.name, text=text):
+                    self.assertTrue(any(pattern.fullmatch(text) for pattern in patterns))
+
+    def test_every_error_of_docker_image_is_on_its_page(self) -> None:
+        texts = shown(DOCS / "docker-image.rst")
+        for message in messages():
+            if _OF_DOCKER_IMAGE.fullmatch(message.module):
+                with self.subTest(f"{message.module}.py:{message.line} {message.text}"):
+                    pattern = re.compile(rf"(?:.*[ :])?{message.pattern}")
+                    self.assertTrue(any(map(pattern.fullmatch, texts)))
+
+    def test_errors_of_options_are_quoted_word_for_word(self) -> None:
+        texts = shown(DOCS / "docker-image.rst")
+        scratch = Scratch(DOCS / "docker-image.rst")
+        self.addCleanup(scratch.remove)
+        for options in WRONG:
+            lines = [f"{option} = {value}" for option, value in options.items()]
+            text = "\n".join(
+                [
+                    "[buildout]",
+                    "parts = app circus image",
+                    "[custom]",
+                    "[app]",
+                    "recipe = zc.recipe.egg",
+                    "[circus]",
+                    "recipe = eggcrate:circus-config",
+                    "inline = [circus]",
+                    "[image]",
+                    "recipe = eggcrate:docker-image",
+                    *lines,
+                    "",
+                ]
+            )
+            with self.subTest(options):
+                complaint = scratch.complaint(Block("ini", "buildout.cfg", text), [])
+                self.assertIn(complaint.removeprefix("[image] "), texts)
+
+    def test_an_error_of_the_environment_is_quoted_word_for_word(self) -> None:
+        scratch = Scratch(DOCS / "docker-image.rst")
+        self.addCleanup(scratch.remove)
+        (page,) = [block for block in blocks(DOCS / "docker-image.rst") if block.name]
+        with mock.patch.dict(os.environ, SOURCE_DATE_EPOCH="yesterday"):
+            complaint = scratch.complaint(page, [])
+        self.assertIn(
+            complaint.removeprefix("[image] "), shown(DOCS / "docker-image.rst")
+        )
+
+
+def test_suite() -> unittest.TestSuite:
+    """The buildouts of all pages, and what is said of them here."""
+    load = unittest.defaultTestLoader.loadTestsFromTestCase
+    return unittest.TestSuite([buildouts(), *map(load, (Buildouts, Pages, Errors))])
