@@ -60,10 +60,8 @@ DOWNLOADS = ("apt/*/lists", "apt/*/lists-complete", "debs/*.deb")
 # Of an image that eggcrate built, what the Dockerfiles find in their base.
 BASE_LAYERS = ("eggcrate: packages",)
 
-# Where the metadata of an installed distribution lie, and of an egg.
-DISTRIBUTION = re.compile(
-    r"/([\w.]+)-(\d[^/-]*)(?:\.dist-info/METADATA|[^/]*\.egg/EGG-INFO/PKG-INFO)$"
-)
+# Where the metadata of a distribution lie: zc.buildout adds the platform to its version.
+DISTRIBUTION = re.compile(r"/([\w.]+)-(\d[^/-]*)[^/]*\.dist-info/METADATA$")
 
 MANIFESTS = ", ".join(
     (
@@ -249,10 +247,12 @@ class Site:
         environ = {**self.engine.environ, "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
         return run([self.docker, *arguments], environ=environ)
 
-    def forget_image(self, *names: str) -> None:
-        """Take an image out of the engine, with its layers, if it is there."""
-        with contextlib.suppress(BenchmarkError):
+    def forget_images(self, *names: str) -> None:
+        """Take images out of the engine, with all that was built before them, and the cache."""
+        with contextlib.suppress(BenchmarkError):  # there are none before the first build
             self.call_docker("image", "rm", "--force", *names)
+        self.call_docker("image", "prune", "--force")
+        self.call_docker("builder", "prune", "--all", "--force")
 
     def packaging_environ(self) -> dict[str, str]:
         """An environment with the index on loopback, and nothing of the user's own."""
@@ -346,7 +346,7 @@ class Eggcrate:
                 shutil.copytree(self._downloads, self._cache)
             self._home.mkdir(exist_ok=True)
             site.demo.copy(tree)
-            site.forget_image(self._loaded, self.image)
+            site.forget_images(self._loaded, self.image)
         start = settled()
         if cold:
             run([sys.executable, "bootstrap.py"], environ=environ, directory=tree)
@@ -398,12 +398,10 @@ class Dockerfile:
             site.demo.copy(tree)
             if self.name == "tuned":
                 write_by_hand(site, tree / "deploy")
-            site.forget_image(self.image)
-            site.call_docker("builder", "prune", "--all", "--force")
+            site.forget_images(self.image)
         start = settled()
         site.call_docker(
             *("build", "--network=host", f"--tag={self.image}"),
-            *(["--no-cache"] if cold else []),
             f"--file={HERE / self.name}.Dockerfile",
             *(f"--build-arg={name}={value}" for name, value in self._arguments.items()),
             tree,

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
 from eggcrate.errors import EggcrateError, PlanError, raise_all
-from eggcrate.image import layout, oci
+from eggcrate.image import layout
 from eggcrate.image.layout import Image
 from eggcrate.image.oci import Healthcheck, Platform, Reference, RuntimeConfig
 from eggcrate.image.plan import (
@@ -26,7 +26,7 @@ from eggcrate.image.plan import (
     resolve,
     symlink,
 )
-from eggcrate.image.store import Store, write_if_changed
+from eggcrate.image.store import Store, replacing, write_if_changed
 from eggcrate.payload import interpreter as interpreters
 from eggcrate.payload import libraries
 from eggcrate.payload.bytecode import bytecode_entries
@@ -152,17 +152,17 @@ def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store)
     unchanged = (
         _read(root / "digest") == digest
         and (root / "image.tar").is_file()
-        and _read(root / "oci" / "index.json")
-        == oci.index_document(image.manifest, image.platform, image.references)
+        and layout.is_layout_of(image, root / "oci")
     )
     if not unchanged:
         for blob in image.blobs:
             store.verify(blob.digest)
+        # whatever fails, the archive and the layout are of one image, the old or the new
+        with replacing(root / "image.tar") as archive:
+            layout.write_archive(image, store, archive, settings.epoch)
+            layout.write_layout(image, store, root / "oci")
     write_if_changed(root / "plan.txt", plan.text().encode("utf-8", "backslashreplace"))
-    layout.write_layout(image, store, root / "oci")
-    if not unchanged:
-        layout.write_archive(image, store, root / "image.tar", settings.epoch)
-        write_if_changed(root / "digest", digest)
+    write_if_changed(root / "digest", digest)
 
 
 def _read(path: pathlib.Path) -> bytes | None:

@@ -129,6 +129,16 @@ def _stored(blob: Descriptor, store: Store) -> BinaryIO:
         ) from error
 
 
+def is_layout_of(image: Image, root: pathlib.Path) -> bool:
+    """Whether ``root`` is the image layout of the image, with every blob in its size."""
+    try:
+        return (root / "index.json").read_bytes() == _documents(image)["index.json"] and all(
+            (root / _blob_name(blob)).stat().st_size == blob.size for blob in image.blobs
+        )
+    except OSError:
+        return False
+
+
 def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
     """Make ``root`` the image layout of the image, and of nothing else.
 
@@ -149,16 +159,13 @@ def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
             path.unlink()
 
 
-def write_archive(image: Image, store: Store, path: pathlib.Path, epoch: int) -> None:
+def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> None:
     """Write the archive: an OCI archive (``skopeo``, ``podman``) and a ``docker load`` one.
 
     The directories have entries of their own, without which some readers find nothing.
     """
     documents = {**_documents(image), "manifest.json": _docker_manifest(image)}
-    with (
-        replacing(path) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
 
         def member(name: str, size: int = 0, directory: bool = False) -> tarfile.TarInfo:
             info = tarfile.TarInfo(name)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import logging
 import os
 import pathlib
@@ -67,8 +68,10 @@ class Block:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is a buildout, and not a section for one."""
-        return "parts" in parsed(self.text, self.name).get("buildout", {})
+        """Whether it is a buildout with all its parts, and not sections for one."""
+        sections = parsed(self.text, self.name)
+        parts = sections.get("buildout", {}).get("parts")
+        return parts is not None and sections.keys() >= set(parts.split())
 
 
 _BLOCK = re.compile(
@@ -166,7 +169,11 @@ class Scratch:
         level, path = logging.getLogger().level, list(sys.path)
         os.chdir(self.directory)
         try:
-            with mock.patch.object(zc.buildout.buildout.Buildout, "Options", Options):
+            with (
+                mock.patch.object(zc.buildout.buildout.Buildout, "Options", Options),
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 yield zc.buildout.buildout.Buildout("buildout.cfg", [], False)
         finally:
             os.chdir(before)
@@ -189,7 +196,8 @@ def evaluate(region: Any, document: Any, globs: dict[str, Any]) -> None:
     if not isinstance(block, Block) or not block.is_configuration:
         return
     found = [other.parsed for other in document if isinstance(other.parsed, Block)]
-    before = found[: found.index(block)]
+    earlier = itertools.takewhile(lambda other: other is not region, document)
+    before = [other.parsed for other in earlier if isinstance(other.parsed, Block)]
     scratch = globs["scratch"]
     scratch.write((other.name, other.text) for other in (*found, *before) if other.name)
     region.evaluated = scratch.complaint(block, before)
@@ -243,8 +251,7 @@ class Buildouts(unittest.TestCase):
         )
         self.assertEqual(
             document.formatted(),
-            "page.rst:14: [image] there is no option 'os-package'; did you mean "
-            "os-packages?\n",
+            "page.rst:15: [image] there is no option 'os-package'; did you mean os-packages?\n",
         )
 
     def test_the_pages_have_buildouts(self) -> None:
@@ -303,22 +310,21 @@ class Pages(unittest.TestCase):
 
     def test_values_that_the_page_gives_as_examples_are_accepted(self) -> None:
         text = " ".join(section("docker-image.rst", "Options").split())
-        examples = re.findall(r"``([a-z-]+) = ([^`]+)``", text)
-        found = {option for option, _ in examples}
-        self.assertEqual(found - set(docker_image.OPTIONS), set())
+        examples = [
+            example
+            for example in re.findall(r"``([a-z-]+) = ([^`]+)``", text)
+            if example[0] != "source"
+        ]
+        self.assertGreater(len(examples), 20)
         scratch = Scratch(DOCS / "docker-image.rst")
         self.addCleanup(scratch.remove)
         (page,) = [block for block in blocks(DOCS / "docker-image.rst") if block.name]
+        head, _, image = page.text.partition("[image]\n")
+        instead = {"command": "supervisor = circus\n"}
         for option, value in examples:
-            if option in ("newest", "offline"):
-                continue
-            lines = page.text.splitlines()
-            kept = [line for line in lines if not line.startswith(f"{option} =")]
-            if option == "command":
-                kept.remove("supervisor = circus")
-            if option == "labels":
-                kept.remove("    org.opencontainers.image.version = 1.4")
-            text = "\n".join([*kept, f"{option} = {value}", ""])
+            kept = re.sub(rf"^{option} =.*\n(?: .*\n)*", "", image, flags=re.MULTILINE)
+            kept = kept.replace(instead.get(option, "\n\n"), "")
+            text = f"{head}[image]\n{kept}{option} = {value}\n"
             with self.subTest(f"{option} = {value}"):
                 block = Block("ini", "buildout.cfg", text)
                 self.assertEqual(scratch.complaint(block, []), "")
@@ -326,9 +332,7 @@ class Pages(unittest.TestCase):
     def test_the_page_names_all_that_never_goes_in(self) -> None:
         text = section("docker-image.rst", "What goes in")
         (table,) = re.findall(r"^=+  =+\n(.*?)^=+  =+\n", text, re.M | re.S)
-        self.assertEqual(
-            sorted(re.findall(r"``([^`]+)``", table)), sorted(closure.LEFT_OUT)
-        )
+        self.assertEqual(sorted(re.findall(r"``([^`]+)``", table)), sorted(closure.LEFT_OUT))
 
     def test_links_to_files_lead_to_files(self) -> None:
         for page in [*PAGES, TOP / "benchmarks" / "README.rst"]:
@@ -495,9 +499,7 @@ class Errors(unittest.TestCase):
         (page,) = [block for block in blocks(DOCS / "docker-image.rst") if block.name]
         with mock.patch.dict(os.environ, SOURCE_DATE_EPOCH="yesterday"):
             complaint = scratch.complaint(page, [])
-        self.assertIn(
-            complaint.removeprefix("[image] "), shown(DOCS / "docker-image.rst")
-        )
+        self.assertIn(complaint.removeprefix("[image] "), shown(DOCS / "docker-image.rst"))
 
 
 def test_suite() -> unittest.TestSuite:

@@ -74,10 +74,16 @@ def build_demo(directory: pathlib.Path, port: int, options: Sequence[str] = ()) 
     return output
 
 
-def run_buildout(directory: pathlib.Path, *options: str) -> tuple[int, str]:
-    """The exit code of buildout in ``directory``, and what it has printed."""
+def run_buildout(
+    directory: pathlib.Path, *options: str, below: Sequence[str] = ()
+) -> tuple[int, str]:
+    """The exit code of buildout in ``directory``, and what it has printed.
+
+    ``below`` is a command that runs it.
+    """
     done = subprocess.run(
         [
+            *below,
             sys.executable,
             "-c",
             "import zc.buildout.buildout; zc.buildout.buildout.main()",
@@ -207,12 +213,14 @@ class RefusalTest(unittest.TestCase):
         DEMO_IMAGE.require(self)
         self.directory = DEMO_IMAGE.directory / "one"
 
-    def refused(self, *options: str) -> str:
+    def run_buildout(self, *options: str, below: Sequence[str] = ()) -> tuple[int, str]:
+        port = f"custom:webapp_port={DEMO_IMAGE.port}"
+        return run_buildout(self.directory, port, *options, below=below)
+
+    def refused(self, *options: str, below: Sequence[str] = ()) -> str:
         """The message of a buildout that fails, and leaves the image as it was."""
         before = self.image()
-        code, output = run_buildout(
-            self.directory, f"custom:webapp_port={DEMO_IMAGE.port}", *options
-        )
+        code, output = self.run_buildout(*options, below=below)
         self.assertEqual(code, 1, output)
         self.assertNotIn("Traceback", output)
         self.assertEqual(self.image(), before)
@@ -266,6 +274,50 @@ class RefusalTest(unittest.TestCase):
             message,
             "[image] there is no apt-get on this machine; run buildout on Debian or Ubuntu, "
             "or in a container of theirs",
+        )
+
+    def without_network(self) -> Sequence[str]:
+        command = ("unshare", "--net", "--map-root-user")
+        done = subprocess.run([*command, "true"], capture_output=True, check=False)
+        if done.returncode:
+            layers.skip(self, "needs to make a network namespace: run as root")
+        return command
+
+    def test_no_network_and_a_warm_cache(self) -> None:
+        before = self.image()
+        code, output = self.run_buildout(below=self.without_network())
+        self.assertEqual(code, 0, output)
+        self.assertIn("(unchanged)", output)
+        self.assertEqual(self.image(), before)
+
+    def test_no_network_and_nothing_in_the_cache(self) -> None:
+        cold = DEMO_IMAGE.directory / "cold"
+        with mock.patch.dict(os.environ, EGGCRATE_CACHE=str(cold)):
+            message = self.refused(below=self.without_network())
+        self.assertRegex(
+            message,
+            r"^\[image\] the package lists of Debian \w+ could not be fetched: .*; check the "
+            r"network, apt's proxy and keys, and that there is such a suite$",
+        )
+
+    def test_a_place_that_can_not_be_written(self) -> None:
+        layout = DEMO_IMAGE.archive.parent / "oci" / "blobs" / "sha256"
+        page = self.directory / "examples/shop/src/shop/extra.py"
+        page.write_text("changed = True\n")
+        self.addCleanup(page.unlink)
+        if os.geteuid() == 0:
+            # what keeps root out: a file system that is read-only
+            read_only = ("unshare", "--mount", "sh", "-c")
+            mount = f"mount --bind -o ro '{layout}' '{layout}' && exec \"$@\""
+            message = self.refused(below=[*read_only, mount, "sh"])
+        else:
+            layout.chmod(0o500)
+            self.addCleanup(layout.chmod, 0o755)
+            message = self.refused()
+        self.assertRegex(
+            message,
+            r"can't be written: (Read-only file system|Permission denied); make room for it, "
+            r"or let this user write there$",
         )
 
 

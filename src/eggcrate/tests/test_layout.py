@@ -26,7 +26,7 @@ from eggcrate.image.plan import (
     plan_layers,
     symlink,
 )
-from eggcrate.image.store import Store
+from eggcrate.image.store import Store, replacing
 from eggcrate.tests.validator import validate
 
 EPOCH = 315_532_800
@@ -85,7 +85,8 @@ class Scratch(unittest.TestCase):
         return self.root / "oci"
 
     def archive(self, image: Image) -> pathlib.Path:
-        write_archive(image, self.store, self.root / "image.tar", EPOCH)
+        with replacing(self.root / "image.tar") as stream:
+            write_archive(image, self.store, stream, EPOCH)
         return self.root / "image.tar"
 
 
