@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import pathlib
+import posixpath
 import re
 import shlex
 import sys
@@ -50,12 +51,19 @@ OPTIONS = (
 )
 # what buildout, and this recipe, put beside them
 _OURS = ("recipe", "location", "image", ownership.OPTION)
-_USER = re.compile(r"(?P<uid>\d+)(?::(?P<gid>\d+))?")
+_USER = re.compile(r"(?P<uid>[0-9]{1,10})(?::(?P<gid>[0-9]{1,10}))?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=\S+)?")
-_PORT = re.compile(r"(?P<port>\d{1,5})(?:/(?:tcp|udp|sctp))?")
+_PORT = re.compile(r"(?P<port>[0-9]{1,5})(?:/(?:tcp|udp|sctp))?")
+_NUMBER = re.compile(r"[0-9]{1,12}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# the user and group that an image runs as
+# the user and group that an image runs as, and the highest that engines take
 _UID = 10001
+_HIGHEST_UID = 2**31 - 1
+# directories of the base: nothing of a buildout's can be there, nor its own directory
+_TAKEN = re.compile(
+    "/(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr"
+    "|var)?|/(dev|proc|run|sys|tmp)/.*"
+)
 
 
 class Recipe:
@@ -214,8 +222,7 @@ class Recipe:
             site=site,
             parts=parts,
             directory=checked(
-                _absolute,
-                "directory",
+                _directory,
                 options.get("directory", "/var/application"),
                 default="/",
             ),
@@ -225,7 +232,10 @@ class Recipe:
             python=checked(
                 _choice, options, "python", ("auto", "debian", "host"), "auto", default="auto"
             ),
-            include=tuple(self._include(line) for line in _lines(options.get("include", ""))),
+            include=tuple(
+                checked(self._include, line, default=None)
+                for line in _lines(options.get("include", ""))
+            ),
             exclude=tuple(options.get("exclude", "").split()),
             allow_build_paths=tuple(options.get("allow-build-paths", "").split()),
             command=checked(self._command, default=()),
@@ -237,14 +247,18 @@ class Recipe:
             uid=uid,
             gid=gid,
             expose=checked(_ports, options.get("expose", ""), default=()),
-            volumes=tuple(sorted(options.get("volumes", "").split())),
-            working_directory=options.get("workdir", ""),
+            volumes=checked(_paths, "volumes", options.get("volumes", ""), default=()),
+            working_directory=(
+                checked(_absolute, "workdir", options["workdir"], default="")
+                if options.get("workdir")
+                else ""
+            ),
             labels=checked(_pairs, "labels", options.get("labels", ""), default=()),
             environment=checked(_environment, options.get("environment", ""), default=()),
             healthcheck=checked(
                 _words, "healthcheck", options.get("healthcheck", ""), default=()
             ),
-            stop_signal=options.get("stop-signal", "SIGTERM"),
+            stop_signal=checked(_signal, options.get("stop-signal", "SIGTERM"), default=""),
             layers=checked(_layers, options.get("layers", "12"), default=12),
             compression=checked(
                 _choice, options, "compression", ("gzip", "none"), "gzip", default="gzip"
@@ -289,7 +303,9 @@ class Recipe:
     def _include(self, line: str) -> Include:
         from eggcrate.payload.site import Include
 
-        source, _, target = (word.strip() for word in line.partition(" = "))
+        source, arrow, target = (word.strip() for word in line.partition(" = "))
+        if arrow:
+            target = _absolute("include", target)
         return Include(pathlib.Path(self.buildout["buildout"]["directory"], source), target)
 
     def _command(self) -> tuple[str, ...]:
@@ -350,16 +366,50 @@ def _user(text: str) -> tuple[int, int]:
             "give a user ID, or USER:GROUP, as in 10001:10001: engines can tell from a number "
             "that it is not root",
         )
-    return int(match["uid"]), int(match["gid"] or match["uid"])
+    uid, gid = int(match["uid"]), int(match["gid"] or match["uid"])
+    if max(uid, gid) > _HIGHEST_UID:
+        raise SettingsError(
+            f"user = {text}: no engine knows such a user",
+            f"use a number up to {_HIGHEST_UID}",
+        )
+    return uid, gid
 
 
 def _absolute(option: str, text: str) -> str:
-    path = os.path.normpath(text)
-    if not path.startswith("/") or path.startswith("//") or path == "/":
+    """An absolute path of the image, without ``..``."""
+    if not text.startswith("/") or ".." in text.split("/") or text != text.strip():
         raise SettingsError(
-            f"{option} = {text}: not an absolute path below /", "use /var/application, say"
+            f"{option}: {text!r} is not an absolute path", "begin it with /, without .."
+        )
+    return posixpath.normpath(text.replace("//", "/"))
+
+
+def _directory(text: str) -> str:
+    """Where the buildout lies in the image."""
+    path = _absolute("directory", text)
+    if _TAKEN.fullmatch(path):
+        raise SettingsError(
+            f"directory = {text}: the system has that place",
+            "use a directory of its own, /var/application say",
         )
     return path
+
+
+def _paths(option: str, text: str) -> tuple[str, ...]:
+    return tuple(sorted({_absolute(option, word) for word in text.split()}))
+
+
+def _signal(text: str) -> str:
+    import signal
+
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    numbers = {str(number.value) for number in signal.Signals}
+    if text not in numbers and name not in signal.Signals.__members__:
+        raise SettingsError(
+            f"stop-signal = {text}: there is no such signal",
+            _nearest(name, list(signal.Signals.__members__), "use SIGTERM"),
+        )
+    return text
 
 
 def _suite(text: str) -> str | None:
@@ -437,7 +487,7 @@ def _environment(text: str) -> tuple[tuple[str, str], ...]:
 def _layers(text: str) -> int:
     from eggcrate.image.plan import MOST_LAYERS
 
-    if not text.isdigit() or not 1 <= int(text) <= MOST_LAYERS:
+    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= MOST_LAYERS:
         raise SettingsError(
             f"layers = {text}: not a number from 1 to {MOST_LAYERS}", "use 12, the default"
         )
@@ -451,7 +501,7 @@ def _epoch(text: str | None) -> int:
     if text is None:
         return DEFAULT_EPOCH
     # what a tar header can hold
-    if not text.isdigit() or int(text) >= 1 << 33:
+    if _NUMBER.fullmatch(text) is None or int(text) >= 1 << 33:
         raise SettingsError(
             f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds since 1970",
             "unset it, or use the output of: git log -1 --format=%ct",

@@ -130,6 +130,30 @@ class OptionsTest(unittest.TestCase):
         self.assertEqual(settings.labels, (("a.b", "c"),))
         self.assertIn("'1A'", self.complaint(environment="1A = 2"))
 
+    def test_values_that_no_engine_takes(self) -> None:
+        for option, values in {
+            "layers": ("\u00b2", "0", "128", "", "1.5"),
+            "expose": ("\u0668\u0660", "0", "65536", "80:80", "http"),
+            "user": ("99999999999", "-1", "\u0661", "root", "1:x"),
+            "volumes": ("data", "/data ../x"),
+            "workdir": ("src", "/a/../b", "/a\n/b "),
+            "directory": ("app", "/", "/usr", "/var", "/tmp/app", "/run/app", "//"),
+            "stop_signal": ("SIGTURM", "99", ""),
+            "include": ("a = b", "a = ../etc/passwd", "a = /b/../c"),
+        }.items():
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    message = self.complaint(**{option: value})
+                    self.assertTrue(message.startswith("[image] "), message)
+
+    def test_values_that_engines_take(self) -> None:
+        settings = self.recipe(
+            stop_signal="QUIT", workdir="/srv/app", volumes="/data /srv/media", user="0"
+        )._settings(parts=())
+        self.assertEqual(settings.stop_signal, "QUIT")
+        self.assertEqual(settings.volumes, ("/data", "/srv/media"))
+        self.assertEqual((settings.uid, settings.gid), (0, 0))
+
     def test_source_date_epoch(self) -> None:
         with mock.patch.dict(os.environ, SOURCE_DATE_EPOCH="1700000000"):
             self.assertEqual(self.recipe()._settings(parts=()).epoch, 1_700_000_000)
