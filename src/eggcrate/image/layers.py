@@ -101,7 +101,7 @@ def _header(entry: FileEntry, epoch: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _write_content(sink: _Sink, entry: FileEntry) -> None:
+def _write_content(sink: _Sink, entry: FileEntry, store: Store) -> None:
     written, digest = 0, hashlib.sha256()
     try:
         with entry.open() as stream:
@@ -114,9 +114,8 @@ def _write_content(sink: _Sink, entry: FileEntry) -> None:
             f"{entry.source} can't be read: {error.strerror}", "mend it and run again"
         ) from error
     if written != entry.size or digest.hexdigest() != entry.digest:
-        raise PlanError(
-            f"{entry.source} changed while it was read", "run again when nothing writes to it"
-        )
+        assert entry.source is not None, entry.path
+        raise store.changed(entry.source)
     sink.write(bytes(-written % tarfile.BLOCKSIZE))
 
 
@@ -153,7 +152,7 @@ def write_layer(plan: LayerPlan, store: Store, *, compression: str, epoch: int) 
         for entry in plan.entries:
             sink.write(_header(entry, epoch))
             if entry.type is FileType.REGULAR:
-                _write_content(sink, entry)
+                _write_content(sink, entry, store)
         sink.write(bytes(2 * tarfile.BLOCKSIZE))
         diff_id, digest = sink.close()
         store.adopt(stream, digest)

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -94,6 +95,27 @@ class Store:
                 f"the blob {digest} in the cache {self.root} is damaged",
                 "run again: it has been removed, and will be made anew",
             )
+
+    def changed(self, path: pathlib.Path) -> PlanError:
+        """What to say of a file whose bytes are not what they were when it was planned.
+
+        One of the store's own is damaged: it is removed, an unpacked package as a whole, so
+        that it is made anew.
+        """
+        if not path.is_relative_to(self.root):
+            return PlanError(
+                f"{path} changed while it was read", "run again when nothing writes to it"
+            )
+        parts = path.relative_to(self.root).parts
+        if "unpacked" in parts[:-1]:
+            package = self.root.joinpath(*parts[: parts.index("unpacked") + 2])
+            shutil.rmtree(package, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        return PlanError(
+            f"{path} in the cache is damaged",
+            "run again: it has been removed, and will be made anew",
+        )
 
     def put(self, data: bytes) -> str:
         """The digest of ``data``, which is now a blob."""

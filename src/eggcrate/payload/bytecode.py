@@ -208,9 +208,7 @@ def _record(source: pathlib.Path, path: str, digest: str, store: Store) -> dict[
             f"{source} can't be read: {error.strerror}", "mend it and run again"
         ) from error
     if hashlib.sha256(text).hexdigest() != digest:
-        raise PlanError(
-            f"{source} changed while it was read", "run again when nothing writes to it"
-        )
+        raise store.changed(source)
     data = compiled(text, path)
     return {"digest": store.put(data) if data else "", "size": len(data or b"")}
 

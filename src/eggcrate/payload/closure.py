@@ -24,43 +24,30 @@ from eggcrate.payload.distributions import (
 from eggcrate.payload.relocation import Relocation, is_text
 from eggcrate.payload.site import Include, Part, Site, is_project
 
-# Never in an image, wherever they lie: what tools leave behind, and what holds secrets.
+# Left out of everything: what is made anew, or says where an installer had an archive
+# (a temporary directory mostly), and this project's own marks.
+_MADE_ANEW = ("__pycache__", "*.py[co]", "*.egg-link", "direct_url.json", ".eggcrate.json")
+
+# Left out of everything but eggs, which are what somebody has published: what tools leave
+# behind, and what holds secrets.
 LEFT_OUT = (
-    "__pycache__",
-    "*.py[co]",
-    "*.egg-link",
-    ".git",
-    ".hg",
-    ".svn",
-    ".bzr",
-    ".tox",
-    ".nox",
-    ".venv",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-    ".installed.cfg",
-    ".mr.developer.cfg",
-    ".env",
-    ".env.*",
-    ".netrc",
-    ".pypirc",
-    "pip.conf",
-    ".dockerignore",
-    ".DS_Store",
-    # where an installer had the archive, a temporary directory mostly; and our own marker
-    "direct_url.json",
-    ".eggcrate.json",
-    "*.swp",
-    "*~",
-    "id_rsa",
-    "id_dsa",
-    "id_ecdsa",
-    "id_ed25519",
-    "node_modules",
+    *_MADE_ANEW,
+    *(".bzr", ".git", ".hg", ".svn"),
+    *(".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache", ".tox", ".venv", "node_modules"),
+    *(".DS_Store", ".dockerignore", "*.swp", "*~"),
+    *(".installed.cfg", ".mr.developer.cfg", "pip.conf"),
+    *(".aws", ".docker", ".dockercfg", ".gnupg", ".ssh"),
+    *(".env", ".env.*", ".envrc", ".git-credentials", ".netrc", ".npmrc", ".pypirc"),
+    *("id_dsa", "id_ecdsa", "id_ed25519", "id_rsa"),
 )
 
-_NEVER = re.compile("|".join(map(fnmatch.translate, LEFT_OUT)))
+
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)))
+
+
+_NEVER = _any_of(LEFT_OUT)
+_NEVER_OF_EGGS = _any_of(_MADE_ANEW)
 
 # Files of a source tree's top that belong to the project, not to what it installs.
 _PROJECT_FILES = frozenset({"setup.py", "bootstrap.py", "conftest.py", "noxfile.py"})
@@ -104,6 +91,7 @@ class Closure:
             rb"(?:^ *'" + eggs + rb"/[^'\n]+',\n){2,}", re.MULTILINE
         )
         self._exclude = tuple(exclude)
+        self._excluded: set[str] = set()
         self._allow = tuple(allow_build_paths)
         self._queue: collections.deque[tuple[pathlib.Path, str]] = collections.deque()
         self._done: set[pathlib.Path] = set()
@@ -165,6 +153,11 @@ class Closure:
                 )
             )
         raise_all(self.errors)
+        self.warnings.extend(
+            f"exclude: nothing matches {pattern}"
+            for pattern in self._exclude
+            if pattern not in self._excluded
+        )
         self._mend_records()
         return list(self._entries.values())
 
@@ -397,7 +390,10 @@ class Closure:
                     yield path, os.path.relpath(path, top)
 
     def _left_out(self, path: pathlib.Path) -> bool:
-        if _NEVER.fullmatch(path.name):
+        installed = path.is_relative_to(self._site.eggs) or path.is_relative_to(
+            self._site.environment
+        )
+        if (_NEVER_OF_EGGS if installed else _NEVER).fullmatch(path.name):
             return True
         if not self._exclude:
             return False
@@ -405,11 +401,14 @@ class Closure:
             relative = path.relative_to(self._site.directory).as_posix()
         except ValueError:
             relative = path.as_posix()
-        return any(
-            fnmatch.fnmatchcase(relative, pattern.rstrip("/"))
-            or fnmatch.fnmatchcase(path.name, pattern.rstrip("/"))
+        matching = [
+            pattern
             for pattern in self._exclude
-        )
+            if fnmatch.fnmatchcase(relative, pattern.rstrip("/"))
+            or fnmatch.fnmatchcase(path.name, pattern.rstrip("/"))
+        ]
+        self._excluded.update(matching)
+        return bool(matching)
 
     def _take(
         self, path: pathlib.Path, group: str, reason: str, target: str | None = None

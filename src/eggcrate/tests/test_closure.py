@@ -440,6 +440,24 @@ class Eggs(Scratch):
         self.assertEqual(found, {expected.encode()})
 
 
+class Patterns(Scratch):
+    def test_an_egg_is_taken_as_it_was_published(self) -> None:
+        for name in (".env", "node_modules/x.js", "x.pyc", "direct_url.json", "x.py"):
+            self.write(f"eggs/a.egg/{name}")
+        self.write("bin/run", "'APP/eggs/a.egg'\n")
+        self.assertEqual(
+            self.files("bin/run"),
+            ["bin/run", "eggs/a.egg/.env", "eggs/a.egg/node_modules/x.js", "eggs/a.egg/x.py"],
+        )
+
+    def test_a_pattern_that_matches_nothing_is_said(self) -> None:
+        self.write("parts/x/a.log")
+        closure = self.closure(exclude=["*.log", "*.lgo"])
+        closure.add_part(Part("x", (self.directory / "parts/x",)))
+        closure.finish()
+        self.assertEqual(closure.warnings, ["exclude: nothing matches *.lgo"])
+
+
 class Records(Scratch):
     """The lists that distributions have of their files."""
 

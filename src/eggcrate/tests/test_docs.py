@@ -165,8 +165,9 @@ class Scratch:
     def _buildout(self) -> Iterator[Any]:
         """zc.buildout itself, which leaves no trace in this process."""
         before = pathlib.Path.cwd()
-        loggers = [(log, list(log.handlers)) for log in map(logging.getLogger, (None, "zc"))]
-        level, path = logging.getLogger().level, list(sys.path)
+        root, own = logging.getLogger(), logging.getLogger("zc.buildout")
+        handlers = [(logger, list(logger.handlers)) for logger in (root, own)]
+        level, propagate, path = root.level, own.propagate, list(sys.path)
         os.chdir(self.directory)
         try:
             with (
@@ -177,9 +178,10 @@ class Scratch:
                 yield zc.buildout.buildout.Buildout("buildout.cfg", [], False)
         finally:
             os.chdir(before)
-            for log, handlers in loggers:
-                log.handlers[:] = handlers
-            logging.getLogger().setLevel(level)
+            for logger, kept in handlers:
+                logger.handlers[:] = kept
+            root.setLevel(level)
+            own.propagate = propagate
             sys.path[:] = path
 
 
@@ -411,14 +413,14 @@ def messages() -> Iterator[Message]:
                 )
 
 
+_SHOWN = re.compile(r"^ +(?:Error: )?\[[\w-]+\] (?P<text>.*)", re.MULTILINE | re.DOTALL)
+
+
 def shown(page: pathlib.Path) -> list[str]:
     """The errors that a page quotes, each on one line, without the part's name."""
-    found = []
-    for paragraph in re.split(r"\n\s*\n", page.read_text(encoding="utf-8")):
-        text = " ".join(paragraph.split()).removeprefix("Error: ")
-        if re.match(r"    +(?:Error: )?\[[\w-]+\] ", paragraph) and "; " in text:
-            found.append(text.partition("] ")[2])
-    return found
+    paragraphs = re.split(r"\n\s*\n", page.read_text(encoding="utf-8"))
+    matches = filter(None, map(_SHOWN.search, paragraphs))
+    return [" ".join(match["text"].split()) for match in matches]
 
 
 # The modules whose errors docker-image can pass on
@@ -434,12 +436,15 @@ WRONG = (
     {"base": "docker://python:3.13-slim"},
     {"python": "hots"},
     {"directory": "application"},
+    {"directory": "/usr"},
     {"os-packages": "Nginx"},
     {"user": "www-data"},
+    {"user": "4294967296"},
     {"expose": "80800"},
     {"command": "gunicorn 'shop.wsgi"},
     {"environment": "SHOP-DEBUG = 1"},
     {"labels": "version"},
+    {"stop-signal": "SIGTREM"},
     {"layers": "many"},
     {"supervisor": "circus", "command": "gunicorn shop.wsgi"},
     {"supervisor": "cirus"},

@@ -188,6 +188,29 @@ class Records(Scratch):
             self.assertIsNone(store.recall("layers", "abc"), damaged)
 
 
+class Changed(Scratch):
+    """Files whose bytes are not what they were."""
+
+    def test_a_file_of_the_store_is_removed(self) -> None:
+        store = Store(self.root / "cache")
+        blob = store.blob(store.put(b"x"))
+        self.assertIn("damaged", store.changed(blob).what)
+        self.assertFalse(blob.exists())
+        package = self.root / "cache/debs/unpacked/abc"
+        (package / "files").mkdir(parents=True)
+        (package / "files/1").write_text("x")
+        self.assertIn("damaged", store.changed(package / "files/1").what)
+        self.assertFalse(package.exists())
+        self.assertTrue(package.parent.exists())
+
+    def test_a_file_of_the_user_stays(self) -> None:
+        path = self.root / "file"
+        path.write_text("x")
+        error = Store(self.root / "cache").changed(path)
+        self.assertEqual(error.what, f"{path} changed while it was read")
+        self.assertTrue(path.exists())
+
+
 class Place(unittest.TestCase):
     def place(self, **environment: str) -> str:
         with mock.patch.dict(os.environ, environment, clear=True):

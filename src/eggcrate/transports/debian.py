@@ -405,7 +405,7 @@ def _has_lists(apt: _Apt) -> bool:
     """Whether all package lists were fetched once, and are still there."""
     try:
         names = (apt.root / _COMPLETE).read_text().splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return False
     return all((apt.root / "lists" / name).exists() for name in names)
 
@@ -717,9 +717,11 @@ def python_version(suite: Suite, *, state: pathlib.Path, offline: bool = False) 
     """The version of the suite's python3, as in ``3.11``; of the lists that are there."""
     root = _root(suite, state)
     memory = root / "python-version"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         if memory.stat().st_mtime >= (root / _COMPLETE).stat().st_mtime:
-            return memory.read_text()
+            version = memory.read_text()
+            if re.fullmatch(r"\d+\.\d+", version):
+                return version
     with _apt(suite, state, offline=offline) as apt:
         shown = apt.run("apt-cache", "show", "--no-all-versions", "python3")
     fields = next(paragraphs(shown.stdout), {})
