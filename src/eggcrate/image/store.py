@@ -16,11 +16,14 @@ from eggcrate.errors import PlanError
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(
+    path: pathlib.Path, mode: int = 0o644, *, sync: bool = True
+) -> Iterator[BinaryIO]:
     """A stream whose bytes take the place of ``path`` at once, when the block ends well.
 
     The bytes go to a temporary file in the same directory, which is synced and renamed;
-    after an error it is gone and ``path`` is as it was.
+    after an error it is gone and ``path`` is as it was.  Without ``sync`` a crash of the
+    machine may leave a damaged file: for what is checked when it is read.
     """
     temporary = path.with_name(f".eggcrate-tmp-{os.getpid()}-{secrets.token_hex(6)}")
     try:
@@ -29,7 +32,8 @@ def replacing(path: pathlib.Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         raise PlanError(
@@ -121,7 +125,8 @@ class Store:
         """The digest of ``data``, which is now a blob."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if not self.has(digest, len(data)):
-            with replacing(self.blob(digest)) as stream:
+            # thousands of small ones, and each is digested again when it goes into a layer
+            with replacing(self.blob(digest), sync=False) as stream:
                 stream.write(data)
         return digest
 
@@ -163,7 +168,7 @@ class Store:
 
     def remember(self, kind: str, key: str, record: dict[str, Any]) -> None:
         """Keep ``record`` under ``key``."""
-        with replacing(self._record(kind, key)) as stream:
+        with replacing(self._record(kind, key), sync=False) as stream:
             stream.write(json.dumps(record, sort_keys=True).encode())
 
 
