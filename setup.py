@@ -13,6 +13,7 @@ setup(
     ),
     long_description_content_type="text/x-rst",
     license="ZPL-2.1",
+    license_files=["LICENSE.txt"],
     author="The eggcrate contributors",
     keywords="buildout recipe docker oci image virtualenv circus nginx",
     classifiers=[
