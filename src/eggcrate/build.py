@@ -373,10 +373,16 @@ def _runtime_config(
         command=relocated(settings.command),
         user=f"{settings.uid}:{settings.gid}",
         working_directory=settings.working_directory or settings.directory,
-        environment=tuple(sorted(environment.items())),
+        environment=tuple(
+            sorted(zip(environment, relocated([*environment.values()]), strict=True))
+        ),
         exposed_ports=settings.expose,
         volumes=settings.volumes,
-        labels=settings.labels,
+        labels=tuple(
+            zip(
+                dict(settings.labels), relocated([*dict(settings.labels).values()]), strict=True
+            )
+        ),
         stop_signal=settings.stop_signal,
         healthcheck=Healthcheck(relocated(check)) if check else None,
     )

@@ -170,7 +170,7 @@ def _shared_libraries(
             if source is None:
                 raise PlanError(
                     f"{library}, which the Python that runs buildout needs, was not found",
-                    "set python = debian, or base = docker://python:X.Y-slim",
+                    "run buildout with the Python of Debian's python3, and set python = debian",
                 )
             found = _relocated(
                 f"{directory}/{library}", source, relocation, f"needed by /{entry.path}"

@@ -52,7 +52,7 @@ OPTIONS = (
 # what buildout, and this recipe, put beside them
 _OURS = ("recipe", "location", "image", ownership.OPTION)
 _USER = re.compile(r"(?P<uid>[0-9]{1,10})(?::(?P<gid>[0-9]{1,10}))?")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=\S+)?")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=\S+)?")
 _PORT = re.compile(r"(?P<port>[0-9]{1,5})(?:/(?:tcp|udp|sctp))?")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -255,9 +255,7 @@ class Recipe:
             ),
             labels=checked(_pairs, "labels", options.get("labels", ""), default=()),
             environment=checked(_environment, options.get("environment", ""), default=()),
-            healthcheck=checked(
-                _words, "healthcheck", options.get("healthcheck", ""), default=()
-            ),
+            healthcheck=checked(_healthcheck, options.get("healthcheck", ""), default=()),
             stop_signal=checked(_signal, options.get("stop-signal", "SIGTERM"), default=""),
             layers=checked(_layers, options.get("layers", "12"), default=12),
             compression=checked(
@@ -356,6 +354,17 @@ def _words(option: str, text: str) -> tuple[str, ...]:
         raise SettingsError(
             f"{option}: {str(error).lower()}", "close the quotes, as in a shell"
         ) from error
+
+
+def _healthcheck(text: str) -> tuple[str, ...]:
+    """The words of a command, or one URL."""
+    words = _words("healthcheck", text)
+    if words and "://" in words[0] and not words[0].startswith("http://"):
+        raise SettingsError(
+            f"healthcheck = {text}: only http:// is asked from within the container",
+            "use http://127.0.0.1:PORT/PATH, or a command",
+        )
+    return words
 
 
 def _user(text: str) -> tuple[int, int]:

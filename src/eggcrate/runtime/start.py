@@ -50,6 +50,10 @@ def start(run_directory: str, command: Sequence[str]) -> int:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)
     if problem := run_directory_problem(run_directory):
         return _complain(problem, EX_CONFIG)
+    # on a read-only root there is no other place to write to
+    os.environ.setdefault("TMPDIR", run_directory)
+    if os.environ.get("HOME", "/") == "/":
+        os.environ["HOME"] = run_directory
     sys.stdout.flush()
     # Python ignores these two; a command would inherit that, and so would all that it starts
     for number in (signal.SIGPIPE, signal.SIGXFSZ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import tempfile
@@ -22,6 +23,9 @@ class OptionsTest(unittest.TestCase):
         here = os.getcwd()
         self.addCleanup(os.chdir, here)
         os.chdir(self.directory)
+        for name in (None, "zc.buildout"):
+            logger = logging.getLogger(name)
+            self.addCleanup(setattr, logger, "handlers", logger.handlers[:])
         self.buildout = zc.buildout.testing.Buildout()
         self.buildout["buildout"]["parts"] = "app circus image"
         self.buildout["app"] = {"recipe": "zc.recipe.egg"}
@@ -139,6 +143,8 @@ class OptionsTest(unittest.TestCase):
             "workdir": ("src", "/a/../b", "/a\n/b "),
             "directory": ("app", "/", "/usr", "/var", "/tmp/app", "/run/app", "//"),
             "stop_signal": ("SIGTURM", "99", ""),
+            "healthcheck": ("https://127.0.0.1/",),
+            "os_packages": ("nginx:amd64", "--help"),
             "include": ("a = b", "a = ../etc/passwd", "a = /b/../c"),
         }.items():
             for value in values:

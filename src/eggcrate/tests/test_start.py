@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 from eggcrate.runtime import start
 
@@ -55,6 +56,16 @@ class Starting(Scratch):
         output, _ = process.communicate()
         self.assertEqual(output, f"{process.pid} a b  c\n")
         self.assertEqual(process.returncode, 7)
+
+    def test_what_has_no_place_elsewhere_goes_to_the_run_directory(self) -> None:
+        show = ("sh", "-c", 'echo "$TMPDIR $HOME"')
+        place = os.fspath(self.run_directory)
+        with mock.patch.dict(os.environ):
+            os.environ.pop("TMPDIR", None)
+            self.assertEqual(self.start(*show, HOME="/").stdout, f"{place} {place}\n")
+            self.assertEqual(self.start(*show, HOME="/root").stdout, f"{place} /root\n")
+            given = self.start(*show, HOME="/root", TMPDIR="/tmp")
+            self.assertEqual(given.stdout, "/tmp /root\n")
 
     def test_the_run_directory_is_private(self) -> None:
         self.assertEqual(self.start("true").returncode, 0)
