@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -149,9 +150,11 @@ def build(settings: ImageSettings, store: Store) -> Outcome:
 def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store) -> None:
     root = settings.location
     digest = f"{image.manifest.digest}\n".encode()
+    archives = f"{image.manifest.digest} {' '.join(map(str, image.references))}"
+    key = hashlib.sha256(archives.encode()).hexdigest()
     unchanged = (
         _read(root / "digest") == digest
-        and (root / "image.tar").is_file()
+        and {"size": _size(root / "image.tar")} == store.recall("archives", key)
         and layout.is_layout_of(image, root / "oci")
     )
     if not unchanged:
@@ -161,8 +164,16 @@ def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store)
         with replacing(root / "image.tar") as archive:
             layout.write_archive(image, store, archive, settings.epoch)
             layout.write_layout(image, store, root / "oci")
+        store.remember("archives", key, {"size": _size(root / "image.tar")})
     write_if_changed(root / "plan.txt", plan.text().encode("utf-8", "backslashreplace"))
     write_if_changed(root / "digest", digest)
+
+
+def _size(path: pathlib.Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _read(path: pathlib.Path) -> bytes | None:

@@ -122,6 +122,14 @@ class Closure:
                 PlanError(f"include: there is no {source}", "mend the path, or take it out")
             )
             return
+        if self._left_out(source):
+            self.errors.append(
+                PlanError(
+                    f"include: {self._shown(source)} is of a kind that stays out of images",
+                    "take it out, or give the file another name",
+                )
+            )
+            return
         if not include.target and self._relocation.path(os.fspath(source)) is None:
             self.errors.append(
                 PlanError(
@@ -269,6 +277,8 @@ class Closure:
         if location in self._done and self._is_packed(location):
             return
         self._done.add(location)
+        if {canonical_name(found.name) for found in on_path(location)} == {"eggcrate"}:
+            return  # zc.buildout lists every develop egg in scripts; this one has done its work
         group = f"develop {location.name}"
         for name in sorted(self._importable(location)):
             self._take_tree(location / name, group, reason)

@@ -396,10 +396,10 @@ def _absolute(option: str, text: str) -> str:
 def _directory(text: str) -> str:
     """Where the buildout lies in the image."""
     path = _absolute("directory", text)
-    if _TAKEN.fullmatch(path):
+    if _TAKEN.fullmatch(path) or re.search(r"\s", path):
         raise SettingsError(
-            f"directory = {text}: the system has that place",
-            "use a directory of its own, /var/application say",
+            f"directory = {text}: not a place for a buildout",
+            "use a directory of its own without blanks in its name, /var/application say",
         )
     return path
 

@@ -536,6 +536,15 @@ class Including(Scratch):
             ],
         )
 
+    def test_what_stays_out_can_not_be_included(self) -> None:
+        self.write("conf/.env", "secret")
+        closure = self.closure()
+        closure.add_include(Include(self.directory / "conf/.env", "/etc/env"))
+        self.assertEqual(
+            _complaints(closure),
+            ["include: conf/.env is of a kind that stays out of images"],
+        )
+
     def test_one_place_for_two_includes_is_an_error(self) -> None:
         self.write("a/x", "1")
         self.write("b/x", "2")
