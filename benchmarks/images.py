@@ -698,6 +698,8 @@ def table(results: Mapping[str, Figures]) -> str:
     first = next(iter(results))
     lines = [f"{'':30}" + "".join(f"{name:>22}" for name in results)]
     for heading, rows in SECTIONS:
+        if not any(figure in figures for _, figure, _ in rows for figures in results.values()):
+            continue
         lines.append(heading)
         for title, figure, text in rows:
             medians = {
