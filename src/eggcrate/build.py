@@ -362,8 +362,14 @@ def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:
 def _runtime_config(
     settings: ImageSettings, python: Interpreter, relocation: Relocation
 ) -> RuntimeConfig:
+    def text(value: str) -> str:
+        return os.fsdecode(relocation.text(os.fsencode(value)))
+
     def relocated(words: Sequence[str]) -> tuple[str, ...]:
-        return tuple(os.fsdecode(relocation.text(os.fsencode(word))) for word in words)
+        return tuple(map(text, words))
+
+    def relocated_values(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple((name, text(value)) for name, value in pairs)
 
     environment = {
         "PATH": f"{settings.directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
@@ -384,16 +390,10 @@ def _runtime_config(
         command=relocated(settings.command),
         user=f"{settings.uid}:{settings.gid}",
         working_directory=settings.working_directory or settings.directory,
-        environment=tuple(
-            sorted(zip(environment, relocated([*environment.values()]), strict=True))
-        ),
+        environment=relocated_values(sorted(environment.items())),
         exposed_ports=settings.expose,
         volumes=settings.volumes,
-        labels=tuple(
-            zip(
-                dict(settings.labels), relocated([*dict(settings.labels).values()]), strict=True
-            )
-        ),
+        labels=relocated_values(settings.labels),
         stop_signal=settings.stop_signal,
         healthcheck=Healthcheck(relocated(check)) if check else None,
     )

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
-from eggcrate.errors import PlanError
 from eggcrate.image import oci
 from eggcrate.image.layers import Layer, write_layer
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
@@ -118,17 +117,6 @@ def _blob_name(descriptor: Descriptor) -> str:
     return f"blobs/{descriptor.digest.replace(':', '/', 1)}"
 
 
-def _stored(blob: Descriptor, store: Store) -> BinaryIO:
-    try:
-        return store.blob(blob.digest).open("rb")
-    except OSError as error:
-        raise PlanError(
-            f"the blob {blob.digest} can't be read from the cache {store.root}: "
-            f"{error.strerror}",
-            "let nothing remove it while an image is built, and run again",
-        ) from error
-
-
 def is_layout_of(image: Image, root: pathlib.Path) -> bool:
     """Whether ``root`` is the image layout of the image, with every blob in its size."""
     try:
@@ -149,7 +137,7 @@ def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
     for blob in image.blobs:
         target = root / _blob_name(blob)
         if not target.is_file() or target.stat().st_size != blob.size:
-            with _stored(blob, store) as bytes_, replacing(target) as stream:
+            with store.open(blob.digest) as bytes_, replacing(target) as stream:
                 shutil.copyfileobj(bytes_, stream, 1 << 20)
     for name, data in sorted(_documents(image).items(), reverse=True):
         write_if_changed(root / name, data)
@@ -179,5 +167,5 @@ def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> N
         for name in ("blobs", "blobs/sha256"):
             archive.addfile(member(name, directory=True))
         for blob in image.blobs:
-            with _stored(blob, store) as bytes_:
+            with store.open(blob.digest) as bytes_:
                 archive.addfile(member(_blob_name(blob), blob.size), bytes_)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 from eggcrate.errors import EggcrateError, PlanError, raise_all
+from eggcrate.image.store import sha256
 
 
 class FileType(enum.Enum):
@@ -59,13 +60,6 @@ class FileEntry:
         return self.source.open("rb")
 
 
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def directory(path: str, *, group: str, reason: str, mode: int = 0o755) -> FileEntry:
     """A directory's entry."""
     return FileEntry(path, FileType.DIRECTORY, mode, group, reason)
@@ -87,17 +81,26 @@ def bytes_file(
 
 
 def disk_file(
-    path: str, source: pathlib.Path, *, group: str, reason: str, mode: int | None = None
+    path: str,
+    source: pathlib.Path,
+    *,
+    group: str,
+    reason: str,
+    mode: int | None = None,
+    data: bytes | None = None,
 ) -> FileEntry:
     """The entry of a file that is taken as it lies on this machine.
 
-    Without ``mode`` it is 0755 for a file that its owner may execute, else 0644.
+    Without ``mode`` it is 0755 for a file that its owner may execute, else 0644.  ``data``
+    are its bytes, where they have been read already.
     """
-    with source.open("rb") as stream:
-        status = os.fstat(stream.fileno())
-        digest = _sha256(stream)
     if mode is None:
-        mode = 0o755 if status.st_mode & 0o100 else 0o644
+        mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
+    if data is None:
+        with source.open("rb") as stream:
+            size, digest = os.fstat(stream.fileno()).st_size, sha256(stream)
+    else:
+        size, digest = len(data), hashlib.sha256(data).hexdigest()
     return FileEntry(
         path,
         FileType.REGULAR,
@@ -105,7 +108,7 @@ def disk_file(
         group,
         reason,
         source=source,
-        size=status.st_size,
+        size=size,
         digest=digest,
     )
 

@@ -45,6 +45,14 @@ def replacing(
             temporary.unlink()
 
 
+def sha256(stream: BinaryIO) -> str:
+    """The hexadecimal SHA-256 of what is left in the stream."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def write_if_changed(path: pathlib.Path, data: bytes, mode: int = 0o644) -> bool:
     """Whether ``path`` had to be written to hold ``data``; untouched when it did already."""
     try:
@@ -80,21 +88,22 @@ class Store:
         except OSError:
             return False
 
-    def verify(self, digest: str) -> None:
-        """Nothing, when the blob is what its digest says; a damaged one is removed."""
-        path = self.blob(digest)
-        found = hashlib.sha256()
+    def open(self, digest: str) -> BinaryIO:
+        """The bytes of the blob, as a stream."""
         try:
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    found.update(block)
+            return self.blob(digest).open("rb")
         except OSError as error:
             raise PlanError(
                 f"the blob {digest} can't be read from the cache {self.root}: {error.strerror}",
                 "let nothing remove it while an image is built, and run again",
             ) from error
-        if digest != f"sha256:{found.hexdigest()}":
-            path.unlink()
+
+    def verify(self, digest: str) -> None:
+        """Nothing, when the blob is what its digest says; a damaged one is removed."""
+        with self.open(digest) as stream:
+            found = sha256(stream)
+        if digest != f"sha256:{found}":
+            self.blob(digest).unlink()
             raise PlanError(
                 f"the blob {digest} in the cache {self.root} is damaged",
                 "run again: it has been removed, and will be made anew",

@@ -477,7 +477,7 @@ class Closure:
         data = path.read_bytes()
         mode = 0o755 if kind & 0o100 else 0o644
         if not self._relocation.touches(data):
-            entry = disk_file(target, path, group=group, reason=reason, mode=mode)
+            entry = disk_file(target, path, group=group, reason=reason, mode=mode, data=data)
         else:
             entry = self._relocated(path, data, target, group, reason, mode)
         if data.startswith(b"#!") and mode & 0o100 and not group.startswith("egg "):

@@ -128,7 +128,7 @@ def _relocated(
     if relocation is not None and relocation.touches(data):
         data = relocation.text(data) if is_text(data) else _masked(data)
         return bytes_file(target, data, group=GROUP, reason=reason, mode=mode)
-    return disk_file(target, source, group=GROUP, reason=reason, mode=mode)
+    return disk_file(target, source, group=GROUP, reason=reason, mode=mode, data=data)
 
 
 def _masked(data: bytes) -> bytes:
