@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
 import pathlib
-import platform as machine_platform
 import posixpath
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from eggcrate import record
 from eggcrate.errors import EggcrateError, PlanError, raise_all
 from eggcrate.image import layout
 from eggcrate.image.layout import Image
-from eggcrate.image.oci import Healthcheck, Platform, Reference, RuntimeConfig
+from eggcrate.image.oci import Healthcheck, RuntimeConfig
 from eggcrate.image.plan import (
+    PLAN_HEADER,
+    PLAN_LAYER,
     BuildPlan,
     FileEntry,
     FileType,
+    as_row,
     bytes_file,
+    from_row,
     merge,
     plan_layers,
     printable,
@@ -32,9 +40,12 @@ from eggcrate.payload import interpreter as interpreters
 from eggcrate.payload import libraries
 from eggcrate.payload.bytecode import bytecode_entries
 from eggcrate.payload.closure import Closure
+from eggcrate.payload.files import Files
 from eggcrate.payload.interpreter import Interpreter
+from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
-from eggcrate.payload.site import Include, Part, Site
+from eggcrate.payload.site import Site
+from eggcrate.settings import ImageSettings
 from eggcrate.transports import deb, debian
 
 logger = logging.getLogger(__name__)
@@ -43,61 +54,31 @@ RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
 # the modules of the runtime package that an image gets
 _RUNTIME_MODULES = ("__init__", "start", "health")
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
-
-
-def this_platform() -> Platform:
-    """The platform of this machine."""
-    machine = machine_platform.machine()
-    return Platform("linux", _MACHINES.get(machine, machine))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ImageSettings:
-    """What an image is to be: the options of ``docker-image``, typed and checked.
-
-    ``suite`` is Debian's, or None for the machine's own; ``python`` is ``auto``,
-    ``debian`` or ``host``.  ``command`` and ``healthcheck`` may name paths of this
-    machine; they are relocated like everything else.
-    """
-
-    references: tuple[Reference, ...]
-    platform: Platform
-    site: Site
-    parts: tuple[Part, ...]
-    directory: str
-    location: pathlib.Path
-    suite: str | None = None
-    os_packages: tuple[str, ...] = ()
-    python: str = "auto"
-    include: tuple[Include, ...] = ()
-    exclude: tuple[str, ...] = ()
-    allow_build_paths: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] | None = None
-    uid: int = 10001
-    gid: int = 10001
-    expose: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    working_directory: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-    healthcheck: tuple[str, ...] = ()
-    stop_signal: str = "SIGTERM"
-    layers: int = 12
-    compression: str = "gzip"
-    epoch: int = 0
-    refresh: bool = True
-    offline: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """An image that was made, and what it took: layers and bytes that were not there before."""
+    """An image that was made, and what it took: layers and bytes that were not there before.
+
+    The plans of its layers may have no entries, see :class:`eggcrate.record.Again`.
+    """
 
     image: Image
     changed_layers: int
     changed_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan that has passed every check, how a container is run, and what was looked at."""
+
+    plan: BuildPlan
+    runtime: RuntimeConfig
+    relocation: Relocation
+    python: Interpreter
+    files: tuple[Files, ...]
+    telling: frozenset[str]
+    warnings: tuple[str, ...]
 
 
 def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[Rule, ...]:
@@ -129,25 +110,84 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
 def build(settings: ImageSettings, store: Store) -> Outcome:
     """Build the image and leave it at the settings' location.
 
-    Nothing is written there before the plan is complete and has passed every check.
+    Nothing is written there before the plan is complete and has passed every check.  Where
+    only ordinary files have other bytes than at the last build, its plan is used again.
     """
-    plan, runtime = plan_image(settings, store)
-    before = _known_layers(settings.location)
-    image = layout.make_image(
-        plan,
+    location = settings.location
+    before = _known_layers(location)
+    base = _Base(settings, store)
+    if settings.refresh:
+        base.refresh()
+    key = _surroundings(settings)
+    again = record.again(
+        store, location, key, compression=settings.compression, epoch=settings.epoch
+    )
+    if again is not None and (text := _patched_text(location, again)) is not None:
+        image = again.image
+    else:
+        started = time.time_ns()
+        planned = plan_image(settings, store, base)
+        for warning in planned.warnings:
+            logger.warning("%s", warning)
+        image = _make(settings, planned, store)
+        text = planned.plan.text()
+        record.remember(
+            store,
+            location,
+            key,
+            image,
+            planned.files,
+            relocation=planned.relocation,
+            cache_tag=planned.python.cache_tag,
+            started=started,
+            telling=planned.telling,
+        )
+    new = [layer for layer in image.layers if layer.descriptor.digest not in before]
+    _write(settings, image, text, store)
+    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+
+
+def _make(settings: ImageSettings, planned: Planned, store: Store) -> Image:
+    return layout.make_image(
+        planned.plan,
         platform=settings.platform,
-        runtime=runtime,
+        runtime=planned.runtime,
         references=settings.references,
         store=store,
         compression=settings.compression,
         epoch=settings.epoch,
     )
-    new = [layer for layer in image.layers if layer.descriptor.digest not in before]
-    _write(settings, image, plan, store)
-    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
 
 
-def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store) -> None:
+def _surroundings(settings: ImageSettings) -> str:
+    """What an image depends on beside the files that are read for it, as one digest."""
+    own = []
+    for directory, _, names in sorted(os.walk(pathlib.Path(__file__).parent)):
+        if not directory.endswith(("tests", "__pycache__")):
+            for name in sorted(names):
+                status = os.stat(f"{directory}/{name}")
+                own.append((name, status.st_size, status.st_mtime_ns))
+    # whether package lists are to be fetched anew says nothing about what is built
+    same = dataclasses.replace(settings, refresh=False, offline=False)
+    text = f"{record.FORMAT} {sys.version} {sys.executable} {sys.prefix} {own} {same}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _patched_text(location: pathlib.Path, again: record.Again) -> str | None:
+    """What ``plan.txt`` is to say, when some layers have changed; None when it is not whole."""
+    try:
+        text = (location / "plan.txt").read_bytes().decode("utf-8")
+    except (OSError, ValueError):
+        return None
+    header, *layers = text.split(PLAN_LAYER)
+    if header != PLAN_HEADER or len(layers) != len(again.image.layers):
+        return None
+    for number, plan in again.changed.items():
+        layers[number] = plan.text(number + 1).removeprefix(PLAN_LAYER)
+    return PLAN_LAYER.join((header, *layers))
+
+
+def _write(settings: ImageSettings, image: Image, plan_text: str, store: Store) -> None:
     root = settings.location
     digest = f"{image.manifest.digest}\n".encode()
     archives = f"{image.manifest.digest} {' '.join(map(str, image.references))}"
@@ -158,14 +198,12 @@ def _write(settings: ImageSettings, image: Image, plan: BuildPlan, store: Store)
         and layout.is_layout_of(image, root / "oci")
     )
     if not unchanged:
-        for blob in image.blobs:
-            store.verify(blob.digest)
         # whatever fails, the archive and the layout are of one image, the old or the new
         with replacing(root / "image.tar") as archive:
             layout.write_archive(image, store, archive, settings.epoch)
             layout.write_layout(image, store, root / "oci")
         store.remember("archives", key, {"size": _size(root / "image.tar")})
-    write_if_changed(root / "plan.txt", plan.text().encode("utf-8", "backslashreplace"))
+    write_if_changed(root / "plan.txt", plan_text.encode("utf-8", "backslashreplace"))
     write_if_changed(root / "digest", digest)
 
 
@@ -194,32 +232,40 @@ def _known_layers(location: pathlib.Path) -> set[str]:
         return set()
 
 
-def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, RuntimeConfig]:
-    """The plan of the image, which has passed every check, and how a container is run."""
-    base = _Base(settings, store)
+def plan_image(settings: ImageSettings, store: Store, base: _Base | None = None) -> Planned:
+    """The plan of the image, which has passed every check."""
+    base = base or _Base(settings, store)
+    architecture = settings.platform.architecture
     python = base.python()
     packages = base.entries(python)
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
+    files = Files(relocation, store)
     closure = Closure(
         settings.site,
         relocation,
+        files=files,
         exclude=settings.exclude,
         allow_build_paths=settings.allow_build_paths,
+        allow_secrets=settings.allow_secrets,
     )
     for part in settings.parts:
         closure.add_part(part)
     for include in settings.include:
         closure.add_include(include)
     payload = closure.finish()
-    for warning in closure.warnings:
-        logger.warning("%s", warning)
+    files.keep()
+    looked_at = [files, base.files]
 
-    lowest = {entry.path: entry for entry in packages}
-    interpreter_entries = (
-        interpreters.host_entries(lowest, settings.platform.architecture)
-        if python.origin == "host"
-        else []
-    )
+    interpreter_entries: list[FileEntry] = []
+    if python.origin == "host":
+        host_files = Files(interpreters.host_relocation(), store)
+        interpreter_entries = interpreters.host_entries(
+            {entry.path: entry for entry in packages},
+            architecture,
+            host_files,
+        )
+        host_files.keep()
+        looked_at.append(host_files)
     own = [*interpreter_entries, *payload, *_runtime_entries(), *_run_link(settings)]
     scripts = f"{settings.directory.strip('/')}/bin/"
     modules = [
@@ -228,26 +274,52 @@ def plan_image(settings: ImageSettings, store: Store) -> tuple[BuildPlan, Runtim
         if entry.path.endswith(".py")
         and entry.type is FileType.REGULAR
         and not entry.path.startswith(scripts)
+        and "/tests/" not in entry.path  # nobody imports them where the image runs
         and (entry.group != "packages" or _is_standard_library(entry.path, python))
     ]
     own.extend(bytecode_entries(modules, store, cache_tag=python.cache_tag))
+    known: dict[str, Binary | None] = dict(base.binaries)
+    for seen in looked_at:
+        known.update(seen.binaries)
     tree = merge([*packages, *own])
+    while settings.auto_packages and (
+        more := base.add(
+            libraries.missing_packages(
+                tree, architecture=architecture, package_for=base.package_for, known=known
+            )
+        )
+    ):
+        logger.info("os-packages = auto adds %s", " ".join(more))
+        tree = merge([*base.entries(python), *own])
+        known.update(base.binaries)
 
     runtime = _runtime_config(settings, python, relocation)
+    c_library = libraries.c_library(tree, architecture=architecture, known=known)
     errors: list[EggcrateError] = [
         *libraries.check_libraries(
-            tree,
-            architecture=settings.platform.architecture,
-            package_for=base.package_for,
-            store=store,
+            tree, architecture=architecture, package_for=base.package_for, known=known
         ),
         *libraries.check_extension_modules(payload, version=python.version),
+        *libraries.check_wheel_tags(
+            payload,
+            version=python.version,
+            architecture=architecture,
+            libc=c_library,
+        ),
         *libraries.check_interpreters(closure.scripts, tree),
         *_check_environments(tree, python),
         *_check_command(runtime, tree),
     ]
     raise_all(errors)
-    return plan_layers(tree, settings.layers), runtime
+    return Planned(
+        plan_layers(tree, settings.layers),
+        runtime,
+        relocation,
+        python,
+        tuple(looked_at),
+        frozenset(closure.telling),
+        tuple(closure.warnings),
+    )
 
 
 def _is_standard_library(path: str, python: Interpreter) -> bool:
@@ -266,10 +338,19 @@ class _Base:
 
     def __init__(self, settings: ImageSettings, store: Store) -> None:
         self._settings = settings
-        architecture = debian.debian_architecture(str(settings.platform))
+        self._store = store
         self._state = store.root / "apt"
         self._debs = store.root / "debs"
-        self._suite = debian.suite(settings.suite, architecture=architecture)
+        self._added: list[str] = []
+        # what the base depends on: apt's sources, and what they were found to offer
+        self.files = Files(Relocation(()))
+        # what the programs and libraries of its packages say of themselves, by digest
+        self.binaries: dict[str, Binary | None] = {}
+
+    @functools.cached_property
+    def _suite(self) -> debian.Suite:
+        architecture = debian.debian_architecture(str(self._settings.platform))
+        return debian.suite(self._settings.suite, architecture=architecture)
 
     def python(self) -> Interpreter:
         """The Python of the image, by the option ``python`` and what Debian has."""
@@ -295,31 +376,75 @@ class _Base:
         )
         return interpreters.host_interpreter()
 
-    def entries(self, python: Interpreter) -> tuple[FileEntry, ...]:
-        """The file system that Debian's packages make."""
-        settings = self._settings
-        names = [*debian.BASE_PACKAGES, *settings.os_packages]
+    def refresh(self) -> None:
+        """Fetch package lists, and resolve what is wanted with them."""
+        self._packages(self.python(), refresh=True)
+
+    def _packages(
+        self, python: Interpreter, *, refresh: bool = False
+    ) -> tuple[deb.Package, ...]:
+        names = [*debian.BASE_PACKAGES, *self._settings.os_packages, *self._added]
         if python.origin == "debian":
             names.append("python3")
-        packages = debian.resolve(
+        return debian.resolve(
             tuple(sorted(set(names))),
             suite=self._suite,
             state=self._state,
-            refresh=settings.refresh,
-            offline=settings.offline,
+            refresh=refresh,
+            offline=self._settings.offline,
         )
+
+    def entries(self, python: Interpreter) -> tuple[FileEntry, ...]:
+        """The file system that Debian's packages make."""
+        settings = self._settings
+        packages = self._packages(python)
+        for path in debian.inputs(self._suite, state=self._state):
+            self.files.look(path)
+        user = "app" if settings.uid else None
+        text = f"{deb.FORMAT} {user} {settings.uid} {packages}"
+        key = hashlib.sha256(text.encode()).hexdigest()
+        if deb.are_unpacked(packages, self._debs):
+            table = self._store.table("bases", key)
+            if table is not None:
+                rows, binaries = table
+                self.binaries = {
+                    digest: libraries.from_record(binary) for digest, binary in binaries
+                }
+                return tuple(map(from_row, rows))
         debian.download(packages, store=self._debs, offline=settings.offline)
-        return deb.root_entries(
-            [deb.unpack(package, self._debs) for package in packages],
-            user="app" if settings.uid else None,
-            uid=settings.uid,
+        entries = deb.root_entries(
+            deb.unpack_all(packages, self._debs), user=user, uid=settings.uid
         )
+        self.binaries = _binaries(entries)
+        binaries = [
+            (digest, libraries.as_record(binary)) for digest, binary in self.binaries.items()
+        ]
+        self._store.keep_table("bases", key, (list(map(as_row, entries)), binaries))
+        return entries
+
+    def add(self, packages: Sequence[str]) -> list[str]:
+        """Take more packages; those come back that were not asked for before."""
+        named = {name.partition("=")[0] for name in self._settings.os_packages}
+        new = [name for name in packages if name not in {*named, *self._added}]
+        self._added += new
+        return new
 
     def package_for(self, library: str) -> str | None:
         """The package that most likely provides a shared library."""
         return debian.package_for_library(
             library, suite=self._suite, state=self._state, offline=self._settings.offline
         )
+
+
+def _binaries(entries: Sequence[FileEntry]) -> dict[str, Binary | None]:
+    """What files that may be programs or libraries say of themselves, by digest."""
+    found: dict[str, Binary | None] = {}
+    for entry in entries:
+        if libraries.may_be_binary(entry) and entry.digest not in found:
+            # a package's odd file, a test's for instance, is nobody's mistake
+            with contextlib.suppress(PlanError), entry.open() as stream:
+                found[entry.digest] = libraries.read_binary(stream)
+    return found
 
 
 def _runtime_entries() -> Iterator[FileEntry]:

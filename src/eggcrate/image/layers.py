@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pathlib
+import struct
 import tarfile
-import zlib
-from collections.abc import Sequence
-from typing import BinaryIO, Protocol
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
+from eggcrate.image.compression import SUFFIX, Sink, compressor
 from eggcrate.image.oci import LAYER, Descriptor
 from eggcrate.image.plan import FileEntry, FileType, LayerPlan
 from eggcrate.image.store import Store
 
 # Raise it whenever the bytes that come of the same entries change.
-FORMAT = 1
+FORMAT = 2
 
 # 1980-01-01, the earliest time that a zip file can hold, where SOURCE_DATE_EPOCH is not set
 DEFAULT_EPOCH = 315_532_800
@@ -33,80 +35,121 @@ _TYPES = {
 class Layer:
     """A layer that lies in the store.
 
-    ``diff_id`` is the digest of the uncompressed tar, ``size`` its length in bytes;
-    ``made`` says whether its bytes were written now or found.
+    ``diff_id`` is the digest of the uncompressed tar, ``size`` its length in bytes; ``key``
+    stands for all that its bytes depend on; ``made`` says whether they were written now or
+    found.
     """
 
     plan: LayerPlan
     descriptor: Descriptor
     diff_id: str
     size: int
+    key: str
     made: bool
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
-class _Identity:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
+# name, mode, uid, gid, size, mtime, checksum, type, linkname, magic and version, uname,
+# gname, devmajor, devminor, prefix (POSIX.1-1988)
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+# the greatest numbers that 7 and 11 octal digits can say
+_MOST_ID = (1 << 21) - 1
+_MOST_BYTES = (1 << 33) - 1
 
 
-def _gzip() -> _Compressor:
-    # a gzip header of zlib's own has neither time nor name
-    return zlib.compressobj(6, zlib.DEFLATED, 31)
+def tar_header(entry: FileEntry, epoch: int) -> bytes:
+    """The tar header of an entry: ustar, with a pax header only where ustar can't say it.
+
+    ``tarfile`` takes ten times as long, and does not write the same in every Python.
+    """
+    name = entry.path.encode("utf-8", "surrogateescape")
+    if entry.type is FileType.DIRECTORY:
+        name += b"/"
+    linkname = entry.linkname.encode("utf-8", "surrogateescape")
+    extended: dict[str, bytes] = {}
+    prefix = b""
+    if len(name) > 100:
+        # the name may go on in another field, cut at a slash
+        cut = name.find(b"/", len(name) - 101, -1)
+        if 0 < cut <= 155:
+            prefix, name = name[:cut], name[cut + 1 :]
+        else:
+            extended["path"], name = name, name[:100]
+    elif not name.isascii():
+        extended["path"] = name
+    if prefix and not (prefix.isascii() and name.isascii()):
+        extended["path"] = prefix + b"/" + name
+    if len(linkname) > 100 or not linkname.isascii():
+        extended["linkpath"], linkname = linkname, linkname[:100]
+    numbers = {"uid": entry.uid, "gid": entry.gid, "size": entry.size, "mtime": epoch}
+    for field, most in (
+        ("uid", _MOST_ID),
+        ("gid", _MOST_ID),
+        ("size", _MOST_BYTES),
+        ("mtime", _MOST_BYTES),
+    ):
+        if numbers[field] > most:
+            extended[field], numbers[field] = b"%d" % numbers[field], 0
+    header = _ustar(name, prefix, entry.mode, numbers, _TYPES[entry.type], linkname)
+    if not extended:
+        return header
+    try:
+        b"".join(extended.values()).decode()
+    except UnicodeDecodeError:
+        # as pax(1) says it: the values are bytes in no particular encoding
+        extended["hdrcharset"] = b"BINARY"
+    records = b"".join(_record(key.encode(), extended[key]) for key in sorted(extended))
+    described = {"uid": 0, "gid": 0, "size": len(records), "mtime": 0}
+    first = _ustar(b"././@PaxHeader", b"", 0o644, described, tarfile.XHDTYPE, b"")
+    return first + records + bytes(-len(records) % tarfile.BLOCKSIZE) + header
 
 
-_SUFFIX = {"gzip": "+gzip", "none": ""}
+def _ustar(
+    name: bytes,
+    prefix: bytes,
+    mode: int,
+    numbers: Mapping[str, int],
+    type_: bytes,
+    linkname: bytes,
+) -> bytes:
+    fields = [
+        name,
+        b"%07o" % mode,
+        b"%07o" % numbers["uid"],
+        b"%07o" % numbers["gid"],
+        b"%011o" % numbers["size"],
+        b"%011o" % numbers["mtime"],
+        b"        ",
+        type_,
+        linkname,
+        b"ustar\x0000",
+        b"",
+        b"",
+        b"",
+        b"",
+        prefix,
+    ]
+    # the checksum is the sum of all bytes, with blanks for itself
+    fields[6] = b"%06o\0 " % sum(_HEADER.pack(*fields))
+    return _HEADER.pack(*fields)
 
 
-class _Sink:
-    """Compresses what is written, and digests both sides."""
-
-    def __init__(self, stream: BinaryIO, compression: str) -> None:
-        self._stream = stream
-        self._compressor: _Compressor = _gzip() if compression == "gzip" else _Identity()
-        self._plain = hashlib.sha256()
-        self._stored = hashlib.sha256()
-        self.size = self.stored_size = 0
-
-    def write(self, data: bytes) -> None:
-        self._plain.update(data)
-        self.size += len(data)
-        self._store(self._compressor.compress(data))
-
-    def _store(self, data: bytes) -> None:
-        self._stored.update(data)
-        self.stored_size += len(data)
-        self._stream.write(data)
-
-    def close(self) -> tuple[str, str]:
-        """The diff id and the digest."""
-        self._store(self._compressor.flush())
-        return f"sha256:{self._plain.hexdigest()}", f"sha256:{self._stored.hexdigest()}"
+def _record(key: bytes, value: bytes) -> bytes:
+    """A record of a pax header: its length in decimal, which counts itself, and the rest."""
+    rest = b" %b=%b\n" % (key, value)
+    length = len(rest) + 1
+    while length != len(rest) + len(b"%d" % length):
+        length = len(rest) + len(b"%d" % length)
+    return b"%d%b" % (length, rest)
 
 
-def _header(entry: FileEntry, epoch: int) -> bytes:
-    """The tar header of an entry: ustar, with a pax header only where ustar can't say it."""
-    info = tarfile.TarInfo(entry.path)
-    info.type = _TYPES[entry.type]
-    info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
-    info.mtime, info.size, info.linkname = epoch, entry.size, entry.linkname
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _write_content(sink: _Sink, entry: FileEntry, store: Store) -> None:
+def _write_content(sink: Sink, entry: FileEntry, store: Store) -> None:
     written, digest = 0, hashlib.sha256()
     try:
         with entry.open() as stream:
             while data := stream.read(_BLOCK):
                 written += len(data)
+                if written > entry.size:
+                    break
                 digest.update(data)
                 sink.write(data)
     except OSError as error:
@@ -115,65 +158,65 @@ def _write_content(sink: _Sink, entry: FileEntry, store: Store) -> None:
         ) from error
     if written != entry.size or digest.hexdigest() != entry.digest:
         assert entry.source is not None, entry.path
-        raise store.changed(entry.source)
+        raise store.changed(pathlib.Path(entry.source))
     sink.write(bytes(-written % tarfile.BLOCKSIZE))
 
 
 def layer_key(entries: Sequence[FileEntry], compression: str, epoch: int) -> str:
     """What a layer's bytes depend on, as one hexadecimal SHA-256."""
-    digest = hashlib.sha256(f"{FORMAT} {compression} {epoch}\n".encode())
-    for entry in entries:
-        digest.update(
-            "\0".join(
-                (
-                    entry.path,
-                    entry.type.value,
-                    f"{entry.mode:o} {entry.uid} {entry.gid} {entry.size}",
-                    entry.digest,
-                    entry.linkname,
-                    "\n",
-                )
-            ).encode("utf-8", "surrogateescape")
-        )
-    return digest.hexdigest()
+    first = f"{FORMAT} {compressor(compression)} {epoch}"
+    lines = [
+        f"{entry.path}\0{entry.type.value}\0{entry.mode:o} {entry.uid} {entry.gid} "
+        f"{entry.size}\0{entry.digest}\0{entry.linkname}\0"
+        for entry in entries
+    ]
+    text = "\n".join((first, *lines))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def write_layer(plan: LayerPlan, store: Store, *, compression: str, epoch: int) -> Layer:
+def write_layer(
+    plan: LayerPlan,
+    store: Store,
+    *,
+    compression: str,
+    epoch: int,
+    pool: ThreadPoolExecutor,
+) -> Layer:
     """The layer of a plan, made or found in the store.
 
-    ``compression`` is ``gzip`` or ``none``; ``epoch`` the time of every entry, in seconds
-    since 1970.
+    ``compression`` is one of ``KINDS``; ``epoch`` the time of every entry, in seconds
+    since 1970; ``pool`` has the threads that compress.
     """
     key = layer_key(plan.entries, compression, epoch)
-    if found := _found(plan, key, store, compression):
+    if found := recalled(plan, key, store, compression):
         return found
     with store.writing() as stream:
-        sink = _Sink(stream, compression)
+        sink = Sink(stream, compression, pool)
         for entry in plan.entries:
-            sink.write(_header(entry, epoch))
+            sink.write(tar_header(entry, epoch))
             if entry.type is FileType.REGULAR:
                 _write_content(sink, entry, store)
         sink.write(bytes(2 * tarfile.BLOCKSIZE))
-        diff_id, digest = sink.close()
-        store.adopt(stream, digest)
-    store.remember(
-        "layers",
-        key,
-        {"digest": digest, "stored": sink.stored_size, "diff_id": diff_id, "size": sink.size},
-    )
-    descriptor = Descriptor(LAYER + _SUFFIX[compression], digest, sink.stored_size)
-    return Layer(plan, descriptor, diff_id, sink.size, made=True)
+        written = sink.close()
+        store.adopt(stream, written.digest)
+    record = {
+        "digest": written.digest,
+        "stored": written.stored,
+        "diff_id": written.diff_id,
+        "size": written.size,
+    }
+    store.remember("layers", key, record)
+    descriptor = Descriptor(LAYER + SUFFIX[compression], written.digest, written.stored)
+    return Layer(plan, descriptor, written.diff_id, written.size, key, made=True)
 
 
-def _found(plan: LayerPlan, key: str, store: Store, compression: str) -> Layer | None:
-    """The layer of a plan that the store has already."""
+def recalled(plan: LayerPlan, key: str, store: Store, compression: str) -> Layer | None:
+    """The layer of a plan that the store has already; ``key`` is its :func:`layer_key`."""
     record = store.recall("layers", key)
     try:
         if record is None or not store.has(record["digest"], record["stored"]):
             return None
-        descriptor = Descriptor(
-            LAYER + _SUFFIX[compression], record["digest"], record["stored"]
-        )
-        return Layer(plan, descriptor, record["diff_id"], record["size"], made=False)
+        descriptor = Descriptor(LAYER + SUFFIX[compression], record["digest"], record["stored"])
+        return Layer(plan, descriptor, record["diff_id"], record["size"], key, made=False)
     except (KeyError, TypeError, AttributeError):
         return None  # a record of another kind: it will be written anew

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import pathlib
-import shutil
 import tarfile
 import time
 from collections.abc import Sequence
@@ -14,13 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from eggcrate.image import oci
-from eggcrate.image.layers import Layer, write_layer
+from eggcrate.image.compression import cores
+from eggcrate.image.layers import Layer, tar_header, write_layer
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
-from eggcrate.image.plan import BuildPlan
+from eggcrate.image.plan import BuildPlan, FileEntry, FileType, directory
 from eggcrate.image.store import Store, replacing, write_if_changed
-
-# Digesting and compressing release the interpreter's lock; more threads than cores don't help.
-_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,12 +62,12 @@ def make_image(
     epoch: int,
 ) -> Image:
     """The image of a plan; the first bytes are written here, into the store."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    # the layers come one after the other; of each, as many members as there are cores are
+    # compressed at a time, which keeps little in memory whatever the layers' sizes
+    with ThreadPoolExecutor(cores()) as pool:
         layers = tuple(
-            pool.map(
-                lambda layer: write_layer(layer, store, compression=compression, epoch=epoch),
-                plan.layers,
-            )
+            write_layer(layer, store, compression=compression, epoch=epoch, pool=pool)
+            for layer in plan.layers
         )
     config = oci.config_document(
         platform,
@@ -137,8 +133,8 @@ def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
     for blob in image.blobs:
         target = root / _blob_name(blob)
         if not target.is_file() or target.stat().st_size != blob.size:
-            with store.open(blob.digest) as bytes_, replacing(target) as stream:
-                shutil.copyfileobj(bytes_, stream, 1 << 20)
+            with replacing(target) as stream:
+                store.write_to(blob.digest, blob.size, stream)
     for name, data in sorted(_documents(image).items(), reverse=True):
         write_if_changed(root / name, data)
     wanted = {blob.digest.partition(":")[2] for blob in image.blobs}
@@ -153,19 +149,26 @@ def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> N
     The directories have entries of their own, without which some readers find nothing.
     """
     documents = {**_documents(image), "manifest.json": _docker_manifest(image)}
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    length = 0
 
-        def member(name: str, size: int = 0, directory: bool = False) -> tarfile.TarInfo:
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = size, epoch
-            info.mode = 0o755 if directory else 0o644
-            info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-            return info
+    def write(data: bytes) -> None:
+        nonlocal length
+        stream.write(data)
+        length += len(data)
 
-        for name in sorted(documents):
-            archive.addfile(member(name, len(documents[name])), io.BytesIO(documents[name]))
-        for name in ("blobs", "blobs/sha256"):
-            archive.addfile(member(name, directory=True))
-        for blob in image.blobs:
-            with store.open(blob.digest) as bytes_:
-                archive.addfile(member(_blob_name(blob), blob.size), bytes_)
+    def member(name: str, size: int) -> FileEntry:
+        return FileEntry(name, FileType.REGULAR, 0o644, "", "", size=size)
+
+    for name in sorted(documents):
+        write(tar_header(member(name, len(documents[name])), epoch))
+        write(documents[name])
+        write(bytes(-length % tarfile.BLOCKSIZE))
+    for name in ("blobs", "blobs/sha256"):
+        write(tar_header(directory(name, group="", reason=""), epoch))
+    for blob in image.blobs:
+        write(tar_header(member(_blob_name(blob), blob.size), epoch))
+        store.write_to(blob.digest, blob.size, stream)
+        length += blob.size
+        write(bytes(-length % tarfile.BLOCKSIZE))
+    write(bytes(2 * tarfile.BLOCKSIZE))
+    write(bytes(-length % tarfile.RECORDSIZE))

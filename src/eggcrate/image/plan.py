@@ -9,9 +9,8 @@ import hashlib
 import io
 import os
 import pathlib
-import posixpath
-from collections.abc import Iterable, Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from eggcrate.errors import EggcrateError, PlanError, raise_all
 from eggcrate.image.store import sha256
@@ -26,14 +25,18 @@ class FileType(enum.Enum):
     HARDLINK = "hardlink"
 
 
+_KINDS = {kind.value: kind for kind in FileType}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileEntry:
     """One path of the image, with its bytes or the place where they lie.
 
     ``path`` is relative to the image's root, without a leading or trailing slash, bytes
     that are no UTF-8 as surrogate escapes.  A regular file has either ``data`` (its
-    bytes) or ``source`` (a file on this machine that holds exactly its bytes), and
-    ``size`` and ``digest`` (hexadecimal SHA-256) of them.  ``linkname`` is a symbolic
+    bytes) or ``source`` (the path of a file on this machine that holds exactly its bytes,
+    or has them at ``offset``), and ``size`` and ``digest`` (hexadecimal SHA-256) of them.
+    Sources are no ``pathlib.Path``: of 100,000 those take 50 MB.  ``linkname`` is a symbolic
     link's text, or the image path that a hard link shares.  ``group`` names what the
     entry belongs to, for layers ("python", "egg Django-5.2.19"); ``reason`` says why it
     is in the image, for people.
@@ -45,7 +48,8 @@ class FileEntry:
     group: str
     reason: str
     data: bytes | None = None
-    source: pathlib.Path | None = None
+    source: str | None = None
+    offset: int | None = None
     size: int = 0
     digest: str = ""
     linkname: str = ""
@@ -57,7 +61,37 @@ class FileEntry:
         if self.data is not None:
             return io.BytesIO(self.data)
         assert self.source is not None, self.path
-        return self.source.open("rb")
+        stream = open(self.source, "rb")  # noqa: SIM115  (the caller closes it)
+        if self.offset is None:
+            return stream
+        with stream:
+            stream.seek(self.offset)
+            return io.BytesIO(stream.read(self.size))
+
+
+def as_row(entry: FileEntry) -> tuple[Any, ...]:
+    """The entry as a tuple of plain values, for a table of the store."""
+    return (
+        entry.path,
+        entry.type.value,
+        entry.mode,
+        entry.group,
+        entry.reason,
+        entry.data,
+        entry.source,
+        entry.offset,
+        entry.size,
+        entry.digest,
+        entry.linkname,
+        entry.uid,
+        entry.gid,
+    )
+
+
+def from_row(row: Sequence[Any]) -> FileEntry:
+    """The entry that :func:`as_row` made a tuple of."""
+    path, kind, *rest = row
+    return FileEntry(path, _KINDS[kind], *rest)
 
 
 def directory(path: str, *, group: str, reason: str, mode: int = 0o755) -> FileEntry:
@@ -107,7 +141,7 @@ def disk_file(
         mode,
         group,
         reason,
-        source=source,
+        source=os.fspath(source),
         size=size,
         digest=digest,
     )
@@ -127,6 +161,11 @@ _MOST_LINKS = 40
 MOST_LAYERS = 127
 
 
+# what the text of a plan begins with, and each of its layers
+PLAN_HEADER = "# layer  mode   bytes      path  (why)\n"
+PLAN_LAYER = "\n## layer "
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LayerPlan:
     """What will be in one layer: entries in the order of their paths' bytes."""
@@ -138,6 +177,20 @@ class LayerPlan:
     def size(self) -> int:
         """The files' bytes, without the tar's own."""
         return sum(entry.size for entry in self.entries)
+
+    def text(self, number: int) -> str:
+        """The layer for people, the ``number``-th of its image."""
+        lines = [f"{PLAN_LAYER}{number}: {self.name}, {self.size} bytes"]
+        for entry in self.entries:
+            path = printable(entry.path)
+            if entry.linkname:
+                path += f" -> {printable(entry.linkname)}"
+            elif entry.type is FileType.DIRECTORY:
+                path += "/"
+            lines.append(
+                f"{number:>3}  {entry.mode:04o} {entry.size:>11}  /{path}  ({entry.reason})"
+            )
+        return "\n".join(lines) + "\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,19 +210,8 @@ class BuildPlan:
 
     def text(self) -> str:
         """The plan for people: each file with its layer, and why it is there."""
-        lines = ["# layer  mode   bytes      path  (why)"]
-        for number, layer in enumerate(self.layers, 1):
-            lines.append(f"\n## layer {number}: {layer.name}, {layer.size} bytes")
-            for entry in layer.entries:
-                path = printable(entry.path)
-                if entry.linkname:
-                    path += f" -> {printable(entry.linkname)}"
-                elif entry.type is FileType.DIRECTORY:
-                    path += "/"
-                lines.append(
-                    f"{number:>3}  {entry.mode:04o} {entry.size:>11}  /{path}  ({entry.reason})"
-                )
-        return "\n".join(lines) + "\n"
+        parts = [layer.text(number) for number, layer in enumerate(self.layers, 1)]
+        return PLAN_HEADER + "".join(parts)
 
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
@@ -233,11 +275,21 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
     entries = list(entries)
     errors: list[EggcrateError] = []
     links = {entry.path: entry for entry in entries if entry.type is FileType.SYMLINK}
+    # where the directories really lie that have been looked at
+    places: dict[str, str] = {"": ""}
+
+    def place(path: str, *, last: bool = False) -> str:
+        parent, _, name = path.rpartition("/")
+        if (above := places.get(parent)) is None:
+            above = places[parent] = resolve(parent, links, last=True)
+        path = f"{above}/{name}" if above else name
+        return resolve(path, links, last=True) if last and path in links else path
+
     tree: dict[str, FileEntry] = {}
     for entry in entries:
         # a directory may be claimed by the name of a link to it
-        path = resolve(entry.path, links, last=entry.type is FileType.DIRECTORY)
-        if any(name.startswith(".wh.") for name in path.split("/")):
+        path = place(entry.path, last=entry.type is FileType.DIRECTORY)
+        if path.startswith(".wh.") or "/.wh." in path:
             errors.append(
                 PlanError(
                     f"/{printable(path)} would delete files in the image: names that "
@@ -249,8 +301,8 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
         if path != entry.path:
             entry = dataclasses.replace(entry, path=path)
         if entry.type is FileType.HARDLINK:
-            entry = dataclasses.replace(entry, linkname=resolve(entry.linkname, links))
-        first = tree.setdefault(entry.path, entry)
+            entry = dataclasses.replace(entry, linkname=place(entry.linkname))
+        first = tree.setdefault(path, entry)
         if first is not entry and not _same(first, entry):
             errors.append(
                 PlanError(
@@ -260,7 +312,7 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
                 )
             )
     for path in sorted(tree, key=_order):
-        parent = posixpath.dirname(path)
+        parent = path.rpartition("/")[0]
         while parent:
             above = tree.get(parent)
             if above is None:
@@ -274,7 +326,9 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
                         "exclude one of the two, or give one another target",
                     )
                 )
-            parent = posixpath.dirname(parent)
+            else:
+                break  # what is above it has had its turn, or will have
+            parent = parent.rpartition("/")[0]
     raise_all(errors)
     return _first_of_hardlinks(dict(sorted(tree.items(), key=lambda item: _order(item[0]))))
 
@@ -362,14 +416,15 @@ def _with_parents(
     seen: set[str] = set()
 
     def above(path: str) -> Iterator[FileEntry]:
-        parent = posixpath.dirname(path)
+        parent = path.rpartition("/")[0]
         if parent and parent not in seen:
             yield from above(parent)
             seen.add(parent)
             yield tree[parent]
 
     for entry in entries:
-        yield from above(entry.path)
+        if entry.path.rpartition("/")[0] not in seen:
+            yield from above(entry.path)
         if entry.path not in seen:
             seen.add(entry.path)
             yield entry

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import marshal
 import os
 import pathlib
 import secrets
@@ -65,6 +67,18 @@ def write_if_changed(path: pathlib.Path, data: bytes, mode: int = 0o644) -> bool
     return True
 
 
+# what copy_file_range(2) says where it can't serve; None where there is no such call
+_NO_COPY_HERE = (None, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+# tables of one version of marshal's format are not read as another's
+_TABLES = f"marshal{marshal.version}"
+
+
 class Store:
     """What was made once and need not be made again, by what it was made from.
 
@@ -99,14 +113,48 @@ class Store:
             ) from error
 
     def verify(self, digest: str) -> None:
-        """Nothing, when the blob is what its digest says; a damaged one is removed."""
+        """Nothing, when the blob is what its digest says; a damaged one is removed.
+
+        One that has not changed since it was written or verified is not read again.
+        """
+        kept = self.recall("verified", digest.partition(":")[2])
         with self.open(digest) as stream:
+            stamp = _stamp(os.fstat(stream.fileno()))
+            if kept is not None and kept.get("stamp") == stamp:
+                return
             found = sha256(stream)
         if digest != f"sha256:{found}":
             self.blob(digest).unlink()
             raise PlanError(
                 f"the blob {digest} in the cache {self.root} is damaged",
                 "run again: it has been removed, and will be made anew",
+            )
+        self.remember("verified", digest.partition(":")[2], {"stamp": stamp})
+
+    def write_to(self, digest: str, size: int, stream: BinaryIO) -> None:
+        """Write the blob of ``size`` bytes, once it has been verified, to ``stream``."""
+        self.verify(digest)
+        with self.open(digest) as source:
+            copied = 0
+            try:
+                stream.flush()
+                while copied < size:
+                    # within the kernel, which on some file systems shares the blocks
+                    done = os.copy_file_range(source.fileno(), stream.fileno(), size - copied)
+                    if not done:
+                        break
+                    copied += done
+            except (OSError, AttributeError) as error:
+                if getattr(error, "errno", None) not in _NO_COPY_HERE:
+                    raise
+                source.seek(copied)
+                while copied < size and (block := source.read(min(1 << 20, size - copied))):
+                    stream.write(block)
+                    copied += len(block)
+        if copied != size:
+            raise PlanError(
+                f"the blob {digest} in the cache {self.root} is cut off",
+                "let nothing change it while an image is built, and run again",
             )
 
     def changed(self, path: pathlib.Path) -> PlanError:
@@ -156,13 +204,19 @@ class Store:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def adopt(self, stream: BinaryIO, digest: str) -> None:
-        """Let what was written to ``stream`` be the blob with ``digest``."""
+    def adopt(self, stream: BinaryIO, digest: str, *, sync: bool = True) -> None:
+        """Let what was written to ``stream`` be the blob with ``digest``.
+
+        Without ``sync``, see :func:`replacing`.
+        """
         stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            os.fsync(stream.fileno())
         target = self.blob(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(stream.name).replace(target)
+        stamp = _stamp(os.fstat(stream.fileno()))
+        self.remember("verified", digest.partition(":")[2], {"stamp": stamp})
 
     def _record(self, kind: str, key: str) -> pathlib.Path:
         return self.root / "records" / kind / key[:2] / key
@@ -179,6 +233,30 @@ class Store:
         """Keep ``record`` under ``key``."""
         with replacing(self._record(kind, key), sync=False) as stream:
             stream.write(json.dumps(record, sort_keys=True).encode())
+
+    def table(self, kind: str, key: str) -> Any:
+        """The table under ``key``, or None when it is not there or not whole."""
+        try:
+            data = self._record(f"{kind}-{_TABLES}", key).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            return None
+        return marshal.loads(data[32:])  # noqa: S302  (as this user has written it)
+
+    def has_table(self, kind: str, key: str) -> bool:
+        """Whether there is a table under ``key``; it may be damaged."""
+        return self._record(f"{kind}-{_TABLES}", key).exists()
+
+    def keep_table(self, kind: str, key: str, table: Any) -> None:
+        """Keep a large ``table`` of lists, tuples, dicts, strings and numbers under ``key``.
+
+        Marshalled, it is read five times as fast as JSON; its digest comes first, as
+        ``marshal`` must not read what is damaged.
+        """
+        data = marshal.dumps(table)
+        with replacing(self._record(f"{kind}-{_TABLES}", key), sync=False) as stream:
+            stream.write(hashlib.sha256(data).digest() + data)
 
 
 def default_root() -> pathlib.Path:

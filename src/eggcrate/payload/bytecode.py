@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import marshal
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from eggcrate.image.store import Store
 
 # Raise it whenever the bytes that come of the same source change.
-FORMAT = 1
+FORMAT = 2
 
 _UNCHECKED_HASH = (0b01).to_bytes(4, "little")  # PEP 552
 _WORKERS = 2
+# so many modules are compiled without a process of their own
+_FEW = 8
 
 
 def _canonical(value: Any, held: list[Any]) -> Any:
@@ -78,82 +81,129 @@ def compiled(source: bytes, path: str) -> bytes | None:
     )
 
 
+# A module's byte-code: the bundle that holds it (a blob's digest), where, its size and its
+# own digest; all empty for a source that does not compile.
+_Row = tuple[str, int, int, str]
+
+
+def bytecode_path(module: str, cache_tag: str) -> str:
+    """Where the byte-code of the module at an image path lies (PEP 3147)."""
+    directory, _, name = module.rpartition("/")
+    return f"{directory}/__pycache__/{name.removesuffix('.py')}.{cache_tag}.pyc"
+
+
 def bytecode_entries(
-    modules: Sequence[FileEntry], store: Store, *, cache_tag: str = sys.implementation.cache_tag
+    modules: Sequence[FileEntry],
+    store: Store,
+    *,
+    cache_tag: str = sys.implementation.cache_tag,
+    whole_groups: bool = True,
 ) -> list[FileEntry]:
     """The entries of the modules' byte-code, made or found in the store.
 
-    The interpreter that runs this has compiled them, so ``cache_tag`` is its own.
+    The interpreter that runs this has compiled them, so ``cache_tag`` is its own.  The store
+    has many modules in one blob: a blob for each would be thousands of small files.
+    With ``whole_groups`` the modules are all that their groups have, and the store forgets
+    the byte-code of others.
     """
-    import hashlib
-
     from eggcrate.image.plan import FileEntry, FileType
 
-    magic = importlib.util.MAGIC_NUMBER.hex()
-    keys = {
-        module.path: hashlib.sha256(
-            f"{FORMAT} {magic} {module.digest} /{module.path}".encode(
-                "utf-8", "surrogateescape"
-            )
-        ).hexdigest()
-        for module in modules
-    }
-    records = {path: store.recall("bytecode", key) for path, key in keys.items()}
+    groups: dict[str, list[FileEntry]] = {}
+    for module in modules:
+        groups.setdefault(module.group, []).append(module)
+    tables = {group: _table(group, store) for group in groups}
     missing = [
         module
-        for module in modules
-        if not (record := records[module.path])
-        or (record["digest"] and not store.has(record["digest"], record["size"]))
+        for group, members in groups.items()
+        for module in members
+        if _key(module) not in tables[group]
     ]
-    for module, record in _compile(missing, store):
-        store.remember("bytecode", keys[module.path], record)
-        records[module.path] = record
-
+    changed = {module.group for module in missing}
+    for module, row in zip(missing, _compile(missing, store), strict=True):
+        tables[module.group][_key(module)] = row
     found = []
-    for module in modules:
-        record = records[module.path] or {"digest": ""}
-        if not record["digest"]:
-            continue
-        directory, _, name = module.path.rpartition("/")
-        found.append(
-            FileEntry(
-                f"{directory}/__pycache__/{name.removesuffix('.py')}.{cache_tag}.pyc",
-                FileType.REGULAR,
-                0o644,
-                module.group,
-                f"byte-code of {name}",
-                source=store.blob(record["digest"]),
-                size=record["size"],
-                digest=record["digest"].partition(":")[2],
+    for group, members in groups.items():
+        table = tables[group]
+        if group in changed:
+            if whole_groups:
+                table = {_key(module): table[_key(module)] for module in members}
+            store.keep_table("bytecode", _table_key(group), table)
+        for module in members:
+            bundle, offset, size, digest = table[_key(module)]
+            if not bundle:
+                continue
+            name = module.path.rpartition("/")[2]
+            found.append(
+                FileEntry(
+                    bytecode_path(module.path, cache_tag),
+                    FileType.REGULAR,
+                    0o644,
+                    module.group,
+                    f"byte-code of {name}",
+                    source=os.fspath(store.blob(bundle)),
+                    offset=offset,
+                    size=size,
+                    digest=digest,
+                )
             )
-        )
     return found
 
 
-def _compile(
-    modules: Sequence[FileEntry], store: Store
-) -> Iterable[tuple[FileEntry, dict[str, Any]]]:
-    """Each module with the record of its byte-code, which is now in the store.
+def _key(module: FileEntry) -> str:
+    """What a module's byte-code depends on, within its table."""
+    return f"{module.digest} {module.path}"
+
+
+def _table_key(group: str) -> str:
+    import hashlib
+
+    magic = importlib.util.MAGIC_NUMBER.hex()
+    return hashlib.sha256(
+        f"{FORMAT} {magic} {group}".encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+
+def _table(group: str, store: Store) -> dict[str, _Row]:
+    """What the store has of a group's byte-code; not what lies in a bundle that is gone."""
+    table = store.table("bytecode", _table_key(group))
+    if not isinstance(table, dict):
+        return {}
+    there = {
+        bundle: not bundle or store.blob(bundle).exists()
+        for bundle in {row[0] for row in table.values()}
+    }
+    return {key: row for key, row in table.items() if there[row[0]]}
+
+
+def _compile(modules: Sequence[FileEntry], store: Store) -> list[_Row]:
+    """The rows of the modules, whose byte-code is now in the store.
 
     Fresh interpreters do it, one a core, with a fixed hash seed: the order of a frozen
-    set is part of the bytes in Python 3.10.
+    set is part of the bytes in Python 3.10.  A few modules are not worth another process.
     """
     from eggcrate.errors import PlanError
 
-    if not modules:
-        return
-    shares = [modules[start::_WORKERS] for start in range(_WORKERS)]
+    jobs = [
+        (
+            module.source or os.fspath(store.blob(store.put(module.data or b""))),
+            f"/{module.path}",
+            module.digest,
+        )
+        for module in modules
+    ]
+    if not jobs:
+        return []
+    if len(jobs) <= _FEW and _compiles_as_a_fresh_interpreter():
+        return _bundle(jobs, store)
+    # large and small ones in turn, as they are a package's
+    shares = [list(range(start, len(jobs), _WORKERS)) for start in range(_WORKERS)]
     # no PYTHON* variable of the user's may reach the bytes (PYTHONNODEBUGRANGES would)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
     }
     environment.update(PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")
     workers = []
-    for share in filter(None, shares):
-        jobs = []
-        for module in share:
-            source = module.source or store.blob(store.put(module.data or b""))
-            jobs.append([os.fspath(source), f"/{module.path}", module.digest])
+    for share in shares:
         worker = subprocess.Popen(
             [sys.executable, "-S", "-s", __file__, os.fspath(store.root)],
             env=environment,
@@ -161,42 +211,57 @@ def _compile(
             stdout=subprocess.PIPE,
         )
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps(jobs).encode())
+        worker.stdin.write(json.dumps([jobs[number] for number in share]).encode())
         worker.stdin.close()
-        workers.append((share, worker))
-    results = []
-    for share, worker in workers:
+        workers.append(worker)
+    outputs = []
+    for worker in workers:
         assert worker.stdout is not None
-        results.append((share, worker.stdout.read()))
+        outputs.append(worker.stdout.read())
         worker.stdout.close()
-        if worker.wait() != 0:
-            raise RuntimeError("the byte-code compiler failed")
-    for share, output in results:
-        records = json.loads(output)
-        if isinstance(records, dict):
-            raise PlanError(records["what"], records["hint"])
-        yield from zip(share, records, strict=True)
+    codes = [worker.wait() for worker in workers]
+    if any(codes):
+        raise RuntimeError("the byte-code compiler failed")
+    rows: dict[int, _Row] = {}
+    for share, output in zip(shares, outputs, strict=True):
+        answer = json.loads(output)
+        if isinstance(answer, dict):
+            raise PlanError(answer["what"], answer["hint"])
+        rows.update(zip(share, map(tuple, answer), strict=True))
+    return [rows[number] for number in range(len(jobs))]
 
 
-def _main() -> None:
-    # as a program, this file is alone: the package is found beside it
-    sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
-    from eggcrate.errors import PlanError
-    from eggcrate.image.store import Store
-
-    store = Store(pathlib.Path(sys.argv[1]))
-    records = []
-    try:
-        for source, path, digest in json.load(sys.stdin):
-            records.append(_record(pathlib.Path(source), path, digest, store))
-    except PlanError as error:
-        json.dump({"what": error.what, "hint": error.hint}, sys.stdout)
-    else:
-        json.dump(records, sys.stdout)
+def _compiles_as_a_fresh_interpreter() -> bool:
+    """Whether what is compiled in this process is what a fresh interpreter would make."""
+    return sys.version_info >= (3, 11) and not (
+        os.environ.get("PYTHONNODEBUGRANGES") or "no_debug_ranges" in sys._xoptions
+    )
 
 
-def _record(source: pathlib.Path, path: str, digest: str, store: Store) -> dict[str, Any]:
-    """The record of a module's byte-code, which is now in the store."""
+def _bundle(jobs: Iterable[tuple[str, str, str]], store: Store) -> list[_Row]:
+    """The rows of modules, whose byte-code is now one blob of the store."""
+    import hashlib
+
+    places: list[tuple[int, int, str]] = []
+    whole = hashlib.sha256()
+    offset = 0
+    with store.writing() as stream:
+        for source, path, digest in jobs:
+            data = _bytecode(pathlib.Path(source), path, digest, store)
+            if data is None:
+                places.append((0, 0, ""))
+                continue
+            stream.write(data)
+            whole.update(data)
+            places.append((offset, len(data), hashlib.sha256(data).hexdigest()))
+            offset += len(data)
+        bundle = f"sha256:{whole.hexdigest()}"
+        # each module is digested again when it goes into a layer
+        store.adopt(stream, bundle, sync=False)
+    return [(bundle if size else "", start, size, digest) for start, size, digest in places]
+
+
+def _bytecode(source: pathlib.Path, path: str, digest: str, store: Store) -> bytes | None:
     import hashlib
 
     from eggcrate.errors import PlanError
@@ -209,8 +274,22 @@ def _record(source: pathlib.Path, path: str, digest: str, store: Store) -> dict[
         ) from error
     if hashlib.sha256(text).hexdigest() != digest:
         raise store.changed(source)
-    data = compiled(text, path)
-    return {"digest": store.put(data) if data else "", "size": len(data or b"")}
+    return compiled(text, path)
+
+
+def _main() -> None:
+    # as a program, this file is alone: the package is found beside it
+    sys.path[0] = os.fspath(pathlib.Path(__file__).parents[2])
+    from eggcrate.errors import PlanError
+    from eggcrate.image.store import Store
+
+    store = Store(pathlib.Path(sys.argv[1]))
+    gc.disable()  # code objects are no garbage: it takes a tenth of the time, to find nothing
+    try:
+        answer: Any = _bundle(map(tuple, json.load(sys.stdin)), store)
+    except PlanError as error:
+        answer = {"what": error.what, "hint": error.hint}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 
 from eggcrate.errors import PlanError
-from eggcrate.image.plan import FileEntry, FileType, bytes_file, disk_file, symlink
+from eggcrate.image.plan import FileEntry, FileType, bytes_file, symlink
+from eggcrate.payload.files import Files
 from eggcrate.payload.libraries import MULTIARCH, Linker, read_binary
-from eggcrate.payload.relocation import Relocation, Rule, is_text
+from eggcrate.payload.relocation import Relocation, Rule
 
 GROUP = "python"
 # where a packed interpreter lies in the image
@@ -77,58 +78,77 @@ def host_rules(interpreter: Interpreter) -> Iterator[Rule]:
     yield Rule(sys.executable, interpreter.program)
 
 
-def host_entries(tree: Mapping[str, FileEntry], architecture: str) -> list[FileEntry]:
+def host_relocation() -> Relocation:
+    """What becomes of the prefix of the Python that runs buildout when it is packed.
+
+    It is compiled into the interpreter, and written into sysconfig's data.
+    """
+    base = sys.base_prefix
+    return Relocation((Rule(base, PREFIX),) if base != "/usr" else ())
+
+
+def host_entries(
+    tree: Mapping[str, FileEntry], architecture: str, files: Files | None = None
+) -> list[FileEntry]:
     """The Python that runs buildout with its standard library, for an image with ``tree``.
 
     Shared libraries of this machine that no layer provides come with it, but never the C
-    library: whether the image's own is new enough, :func:`check_libraries` tells.
+    library: whether the image's own is new enough, :func:`check_libraries` tells.  ``files``
+    has what is known of the files here, by :func:`host_relocation`.
     """
-    base = pathlib.Path(sys.base_prefix)
+    files = files or Files(host_relocation())
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    # the prefix is compiled into the interpreter and written into sysconfig's data
-    relocation = (
-        Relocation((Rule(os.fspath(base), PREFIX),)) if base != pathlib.Path("/usr") else None
-    )
-    program = pathlib.Path(os.path.realpath(sys.executable))
+    program = os.path.realpath(sys.executable)
     entries = [
-        _relocated(f"usr/local/bin/python{version}", program, relocation, "the interpreter"),
+        _entry(f"usr/local/bin/python{version}", program, files, "the interpreter"),
         symlink(
             "usr/local/bin/python3", f"python{version}", group=GROUP, reason="the interpreter"
         ),
     ]
-    standard_library = pathlib.Path(sysconfig.get_path("stdlib"))
-    for path in _walk(standard_library):
-        target = f"usr/local/lib/python{version}/{path.relative_to(standard_library)}"
-        entries.append(_relocated(target, path, relocation, "the standard library"))
+    standard_library = sysconfig.get_path("stdlib")
+    library = f"usr/local/lib/python{version}"
+    for path in _walk(standard_library, files):
+        target = f"{library}/{os.path.relpath(path, standard_library)}"
+        entries.append(_entry(target, path, files, "the standard library"))
     dynload = sysconfig.get_config_var("DESTSHARED")
     if dynload and not pathlib.Path(dynload).is_relative_to(standard_library):
-        for path in _walk(pathlib.Path(dynload)):
-            target = f"usr/local/lib/python{version}/lib-dynload/{path.name}"
-            entries.append(_relocated(target, path, relocation, "the standard library"))
-    entries.extend(_shared_libraries(entries, tree, architecture, relocation))
+        for path in _walk(dynload, files):
+            target = f"{library}/lib-dynload/{os.path.basename(path)}"
+            entries.append(_entry(target, path, files, "the standard library"))
+    entries.extend(_shared_libraries(entries, tree, architecture, files))
     return entries
 
 
-def _walk(top: pathlib.Path) -> Iterator[pathlib.Path]:
-    for root, directories, files in os.walk(top):
-        directories[:] = sorted(
-            name for name in directories if name not in _LEFT_OUT and not _CONFIG.match(name)
-        )
-        for name in sorted(files):
-            path = pathlib.Path(root, name)
-            if path.is_file() and not name.endswith((".pyc", ".a")) and not _TK.match(name):
-                yield path
+def _walk(top: str, files: Files) -> Iterator[str]:
+    """The files of a library directory that a service may need."""
+    for child in files.children(top, os.stat(top)):
+        if child.is_dir(follow_symlinks=False):
+            if child.name not in _LEFT_OUT and not _CONFIG.match(child.name):
+                yield from _walk(child.path, files)
+        elif child.is_file() and not (
+            child.name.endswith((".pyc", ".a")) or _TK.match(child.name)
+        ):
+            yield child.path
 
 
-def _relocated(
-    target: str, source: pathlib.Path, relocation: Relocation | None, reason: str
-) -> FileEntry:
-    data = source.read_bytes()
+def _entry(target: str, source: str, files: Files, reason: str) -> FileEntry:
+    status = os.stat(source)
     mode = 0o755 if os.access(source, os.X_OK) else 0o644
-    if relocation is not None and relocation.touches(data):
-        data = relocation.text(data) if is_text(data) else _masked(data)
+    facts = files.facts(source, status, secrets=False)
+    if facts.touched:
+        data = pathlib.Path(source).read_bytes()
+        data = host_relocation().text(data) if facts.text else _masked(data)
         return bytes_file(target, data, group=GROUP, reason=reason, mode=mode)
-    return disk_file(target, source, group=GROUP, reason=reason, mode=mode, data=data)
+    return FileEntry(
+        target,
+        FileType.REGULAR,
+        mode,
+        GROUP,
+        reason,
+        source=source,
+        size=facts.size,
+        digest=facts.digest,
+    )
 
 
 def _masked(data: bytes) -> bytes:
@@ -147,7 +167,7 @@ def _shared_libraries(
     entries: list[FileEntry],
     tree: Mapping[str, FileEntry],
     architecture: str,
-    relocation: Relocation | None,
+    files: Files,
 ) -> Iterator[FileEntry]:
     """The libraries of this machine that the interpreter needs and the tree lacks."""
     merged = {**tree, **{entry.path: entry for entry in entries}}
@@ -172,8 +192,11 @@ def _shared_libraries(
                     f"{library}, which the Python that runs buildout needs, was not found",
                     "run buildout with the Python of Debian's python3, and set python = debian",
                 )
-            found = _relocated(
-                f"{directory}/{library}", source, relocation, f"needed by /{entry.path}"
+            found = _entry(
+                f"{directory}/{library}",
+                os.fspath(source),
+                files,
+                f"needed by /{entry.path}",
             )
             yield found
             pending.append(found)

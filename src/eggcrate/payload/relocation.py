@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 # Bytes with which a letter outside ASCII begins; C2 and E2 begin quotation marks and dashes.
 _LETTER = rb"\x80-\xc1\xc3-\xe1\xe3-\xff"
@@ -80,15 +79,22 @@ class Relocation:
             if not any(source != other and source.startswith(other) for other in self._targets)
         )
 
+    @functools.cached_property
+    def longest(self) -> int:
+        """The most bytes that a path of the build takes."""
+        return max(map(len, self._targets), default=1)
+
     def touches(self, data: bytes) -> bool:
         """Whether ``data`` may hold a path of the build; quick, and never wrongly False."""
         return any(source in data for source in self._anywhere)
 
     def path(self, path: str) -> str | None:
         """Where a path of this machine lies in the image; None when no rule knows it."""
-        relocated, count = self._pattern.subn(self._replacement, os.fsencode(path), count=1)
-        match = self._pattern.match(os.fsencode(path))
-        return os.fsdecode(relocated) if count and match else None
+        data = os.fsencode(path)
+        match = self._pattern.match(data)
+        if match is None:
+            return None
+        return os.fsdecode(self._targets[match["source"]] + data[match.end() :])
 
     def _replacement(self, match: re.Match[bytes]) -> bytes:
         return self._targets[match["source"]]
@@ -109,15 +115,17 @@ class Relocation:
                 return os.fsdecode(match[0])
         return None
 
-    def references(self, data: bytes) -> Iterator[tuple[pathlib.Path, bool]]:
+    def references(
+        self, data: bytes, exists: Callable[[str], bool] = os.path.lexists
+    ) -> Iterator[tuple[str, bool]]:
         """The paths of the build that ``data`` refers to and that exist.
 
         With each comes whether it stood alone between quotes, as on a ``sys.path`` list.
         """
         for match in self._pattern.finditer(data):
             for candidate, quoted in _candidates(data, match.start()):
-                path = pathlib.Path(os.fsdecode(candidate))
-                if os.path.lexists(path):
+                path = os.fsdecode(candidate)
+                if exists(path):
                     yield path, quoted
                     break
 

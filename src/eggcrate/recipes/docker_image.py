@@ -19,11 +19,13 @@ from eggcrate.recipes import ownership
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
-    from eggcrate.build import ImageSettings, Outcome
+    from eggcrate.build import Outcome
     from eggcrate.payload.site import Include, Part, Site
+    from eggcrate.settings import ImageSettings
 
 OPTIONS = (
     "allow-build-paths",
+    "allow-secrets",
     "base",
     "command",
     "compression",
@@ -96,9 +98,11 @@ class Recipe:
 
     def _build(self) -> None:
         from eggcrate.build import build
-        from eggcrate.image.store import Store, default_root
+        from eggcrate.image.store import Store, default_root, write_if_changed
+        from eggcrate.settings import document
 
         settings = self._settings(parts=self._made_parts())
+        write_if_changed(settings.location / "settings.json", document(settings))
         outcome = build(settings, Store(default_root()))
         self._report(settings, outcome)
 
@@ -188,8 +192,8 @@ class Recipe:
 
     def _settings(self, parts: tuple[Part, ...]) -> ImageSettings:
         """The options, typed and checked; every complaint at once."""
-        from eggcrate.build import ImageSettings, this_platform
         from eggcrate.image.oci import reference
+        from eggcrate.settings import ImageSettings, this_platform
 
         options = self.options
         errors: list[EggcrateError] = []
@@ -229,6 +233,7 @@ class Recipe:
             location=pathlib.Path(options["location"]),
             suite=checked(_suite, options.get("base", "debian"), default=None),
             os_packages=checked(_packages, options.get("os-packages", ""), default=()),
+            auto_packages="auto" in options.get("os-packages", "").split(),
             python=checked(
                 _choice, options, "python", ("auto", "debian", "host"), "auto", default="auto"
             ),
@@ -238,6 +243,7 @@ class Recipe:
             ),
             exclude=tuple(options.get("exclude", "").split()),
             allow_build_paths=tuple(options.get("allow-build-paths", "").split()),
+            allow_secrets=tuple(options.get("allow-secrets", "").split()),
             command=checked(self._command, default=()),
             entrypoint=(
                 checked(_words, "entrypoint", options["entrypoint"], default=())
@@ -259,7 +265,12 @@ class Recipe:
             stop_signal=checked(_signal, options.get("stop-signal", "SIGTERM"), default=""),
             layers=checked(_layers, options.get("layers", "12"), default=12),
             compression=checked(
-                _choice, options, "compression", ("gzip", "none"), "gzip", default="gzip"
+                _choice,
+                options,
+                "compression",
+                ("gzip", "zstd", "none"),
+                "gzip",
+                default="gzip",
             ),
             epoch=checked(_epoch, os.environ.get("SOURCE_DATE_EPOCH"), default=0),
             refresh=self.buildout["buildout"].get("newest", "true") == "true",
@@ -432,7 +443,7 @@ def _suite(text: str) -> str | None:
 
 
 def _packages(text: str) -> tuple[str, ...]:
-    names = text.split()
+    names = [name for name in text.split() if name != "auto"]
     raise_all(
         SettingsError(
             f"os-packages: {name!r} is not a name of a Debian package",

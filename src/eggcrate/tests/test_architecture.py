@@ -13,10 +13,14 @@ import eggcrate
 
 PACKAGE = pathlib.Path(eggcrate.__file__).parent
 
+BELOW = ("payload", "transports", "image", "runtime", "errors")
 # What each part of the package may import of the others.
 ALLOWED = {
-    "recipes": {"build", "config", "payload", "transports", "image", "runtime", "errors"},
-    "build": {"config", "payload", "transports", "image", "runtime", "errors"},
+    "recipes": {"console", "build", "settings", "config", *BELOW},
+    "console": {"build", "record", "settings", *BELOW},
+    "build": {"record", "settings", "config", *BELOW},
+    "record": {"payload", "image", "runtime", "errors"},
+    "settings": {"payload", "image", "runtime", "errors"},
     "config": {"image", "runtime", "errors"},
     "payload": {"image", "runtime", "errors"},
     "transports": {"image", "runtime", "errors"},

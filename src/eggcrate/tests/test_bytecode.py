@@ -213,15 +213,15 @@ class Entries(unittest.TestCase):
         self.assertEqual(bytecode_entries(modules, self.store), first)
         for entry in first:
             assert entry.source is not None
-            self.assertEqual(entry.source.stat().st_mtime, 1)
+            self.assertEqual(os.stat(entry.source).st_mtime, 1)
 
     def test_a_blob_that_is_gone_is_made_again(self) -> None:
         modules = [module("a.py", b"x = 1\n")]
         (first,) = bytecode_entries(modules, self.store)
         assert first.source is not None
-        first.source.unlink()
+        os.unlink(first.source)
         self.assertEqual(bytecode_entries(modules, self.store), [first])
-        self.assertTrue(first.source.exists())
+        self.assertTrue(os.path.exists(first.source))
 
     def test_a_path_is_a_part_of_it(self) -> None:
         one, two = bytecode_entries(

@@ -585,7 +585,7 @@ class BuildPaths(Scratch):
 
     def test_a_text_without_one_is_taken_as_it_lies(self) -> None:
         path = self.write("parts/x/file", "text")
-        self.assertEqual(self.take("parts/x")["image/parts/x/file"].source, path)
+        self.assertEqual(self.take("parts/x")["image/parts/x/file"].source, os.fspath(path))
 
 
 class Collected(Scratch):

@@ -341,7 +341,7 @@ class TheValidator(Scratch):
                 oci.Descriptor(oci.MANIFEST, self.store.put(manifest), len(manifest)),
                 descriptor,
                 tuple(
-                    Layer(plan, layer, digest, len(data), made=True)
+                    Layer(plan, layer, digest, len(data), "key", made=True)
                     for plan in plan_layers(merge(entries()[:1]), 1).layers
                 ),
             )

@@ -167,7 +167,7 @@ class References(unittest.TestCase):
     def references(self, text: str) -> list[tuple[str, bool]]:
         data = text.replace("ROOT", os.fspath(self.root)).encode()
         return [
-            (path.relative_to(self.root).as_posix(), quoted)
+            (os.path.relpath(path, self.root), quoted)
             for path, quoted in self.relocation.references(data)
         ]
 

@@ -138,7 +138,7 @@ class Blobs(Scratch):
             self.assertFalse(store.has(digest, 3))
             store.adopt(stream, digest)
         self.assertEqual(store.blob(digest).read_bytes(), b"abc")
-        self.assertEqual(len(self.files()), 1)
+        self.assertEqual(len(list((self.root / "blobs").rglob("*"))), 2)
 
     def test_a_stream_that_is_not_adopted_leaves_nothing(self) -> None:
         with Store(self.root).writing() as stream:

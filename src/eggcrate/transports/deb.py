@@ -25,10 +25,12 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, cast
 
 from eggcrate.errors import PlanError, TransportError, raise_all
+from eggcrate.image.compression import cores
 from eggcrate.image.plan import (
     FileEntry,
     FileType,
@@ -284,6 +286,17 @@ def is_unpacked(package: Package, store: pathlib.Path) -> bool:
     return _load(package, _unpacked_path(package, store)) is not None
 
 
+def are_unpacked(packages: Iterable[Package], store: pathlib.Path) -> bool:
+    """Whether each package was unpacked; its files are digested when they are used."""
+    return all((_unpacked_path(package, store) / _INDEX).exists() for package in packages)
+
+
+def unpack_all(packages: Sequence[Package], store: pathlib.Path) -> list[DebFiles]:
+    """What is in each of the packages; several are decompressed at a time."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(lambda package: unpack(package, store), packages))
+
+
 def _load(package: Package, place: pathlib.Path) -> DebFiles | None:
     """What was unpacked before; None when it is not there or no longer whole."""
     try:
@@ -396,6 +409,9 @@ def _publish(fresh: pathlib.Path, package: Package, place: pathlib.Path) -> None
             fresh.rename(place)
             shutil.rmtree(broken, ignore_errors=True)
 
+
+# Raise it whenever other entries come of the same packages.
+FORMAT = 1
 
 # The tree -----------------------------------------------------------------------------
 
@@ -522,7 +538,7 @@ class _Tree:
                 member.mode & 0o1777,
                 self.group,
                 reason,
-                source=member.source,
+                source=os.fspath(member.source) if member.source else None,
                 size=member.size,
                 digest=member.digest,
                 linkname="" if member.source else member.linkname,
@@ -582,7 +598,7 @@ class _Tree:
 
     def merged(self) -> tuple[FileEntry, ...]:
         """All entries, by path and with their parents; names that share a file are links."""
-        names: dict[pathlib.Path, str] = {}
+        names: dict[str, str] = {}
         entries: list[FileEntry] = []
         for path, entry in self.entries.items():
             if entry.source is not None:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import difflib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -250,18 +251,24 @@ def suite(name: str | None, *, architecture: str) -> Suite:
 
 def _machine_sources(architecture: str) -> list[Source]:
     """All repositories that apt is configured for on this machine."""
-    places = _apt_config("MAIN", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d")
-    files = [pathlib.Path(places.get("MAIN", "/etc/apt/sources.list"))]
-    with contextlib.suppress(OSError):
-        parts = pathlib.Path(places.get("PARTS", "/etc/apt/sources.list.d"))
-        files += sorted(p for p in parts.iterdir() if p.suffix in (".list", ".sources"))
     found: list[Source] = []
-    for path in files:
+    for path in _source_files():
         with contextlib.suppress(OSError):  # what a user may not read, apt leaves out, too
             text = path.read_text("utf-8", "replace")
             deb822 = path.suffix == ".sources"
             found += parse_sources(text, deb822=deb822, architecture=architecture)
     return found
+
+
+@functools.cache
+def _source_files() -> tuple[pathlib.Path, ...]:
+    """The files in which apt's repositories are listed on this machine."""
+    places = _apt_config("MAIN", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d")
+    files = [pathlib.Path(places.get("MAIN", "/etc/apt/sources.list"))]
+    with contextlib.suppress(OSError):
+        parts = pathlib.Path(places.get("PARTS", "/etc/apt/sources.list.d"))
+        files += sorted(p for p in parts.iterdir() if p.suffix in (".list", ".sources"))
+    return tuple(files)
 
 
 # apt ----------------------------------------------------------------------------------
@@ -504,6 +511,14 @@ def resolve(
             found = [dataclasses.asdict(package) for package in packages]
             stream.write(json.dumps({"lists": lists, "packages": found}).encode())
     return packages
+
+
+def inputs(suite: Suite, *, state: pathlib.Path) -> list[str]:
+    """The files on which it depends what :func:`resolve` answers without ``refresh``."""
+    root = _root(suite, state)
+    sources = [os.fspath(path) for path in _source_files()]
+    kept = sorted(map(os.fspath, root.glob("resolved-*.json")))
+    return [*sources, *kept, os.fspath(root / "python-version")]
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -1,0 +1,368 @@
+"""What the last build looked at and what came of it, so that the next one starts from there."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from eggcrate.image import oci
+from eggcrate.image.compression import cores
+from eggcrate.image.layers import Layer, write_layer
+from eggcrate.image.layout import Image
+from eggcrate.image.oci import Descriptor, Platform, Reference
+from eggcrate.image.plan import FileEntry, FileType, LayerPlan, as_row, from_row
+from eggcrate.image.store import Store
+from eggcrate.payload.bytecode import bytecode_entries, bytecode_path
+from eggcrate.payload.files import TICK, Facts, Files, listing, settled, stamp
+from eggcrate.payload.relocation import Relocation, Rule
+
+# Raise it whenever a record of an older release must not be used.
+FORMAT = 1
+
+# Kinds of groups whose files are taken one by one: a changed one changes its entry and its
+# byte-code, and nothing else.
+_PLAIN_KINDS = ("develop", "data", "configuration")
+# Files that say what else goes in, or what of it
+_TELLING = (".pth", ".egg-link", "top_level.txt", "pyvenv.cfg", "RECORD", "METADATA")
+
+
+def place_key(location: pathlib.Path) -> str:
+    """Under which key a store remembers what was built for a directory."""
+    return hashlib.sha256(os.fsencode(location)).hexdigest()
+
+
+def remember(
+    store: Store,
+    location: pathlib.Path,
+    key: str,
+    image: Image,
+    files: Sequence[Files],
+    *,
+    relocation: Relocation,
+    cache_tag: str,
+    started: int,
+    telling: Iterable[str] = (),
+    inputs: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep what a build looked at, and the image that it made.
+
+    ``key`` stands for everything else that the image depends on; ``started`` is when the
+    build began, in nanoseconds since 1970: a directory that changed since then, or just
+    before, is read again next time.  ``telling`` are files that decide what else goes in.
+    ``inputs`` is for whoever writes down where the image comes from.
+    """
+    plain: dict[str, bool] = {}
+    for layer in image.layers:
+        for entry in layer.plan.entries:
+            if entry.source is not None:
+                ordinary = entry.group.partition(" ")[0] in _PLAIN_KINDS
+                plain[entry.source] = ordinary and plain.get(entry.source, True)
+    for name in (*telling, *_linked(image)):
+        plain[name] = False
+    rows: dict[str, Any] = {}
+    directories: dict[str, Any] = {}
+    links: dict[str, str] = {}
+    absent: set[str] = set()
+    for seen in files:
+        for path, (sign, mode, facts) in seen.seen():
+            ordinary = (
+                plain.get(path, False) and _is_simple(facts) and not path.endswith(_TELLING)
+            )
+            rows[path] = (sign, mode, facts.digest, ordinary)
+        for path, (stamp_, names) in seen.directories.items():
+            recent = max(stamp_.modified, stamp_.changed) + TICK >= started
+            directories[path] = (None if recent else tuple(stamp_), names)
+        links.update(seen.links)
+        absent |= seen.absent
+    before = store.table("builds", place_key(location)) or {}
+    table = {
+        "key": key,
+        "rules": [(rule.source, rule.target) for rule in relocation.rules],
+        "cache_tag": cache_tag,
+        "files": rows,
+        "directories": directories,
+        "links": links,
+        "absent": sorted(absent),
+        "image": _image_row(image),
+        "inputs": dict(inputs or {}),
+        "previous": _previous(before, image),
+    }
+    for layer in image.layers:
+        _keep_plan(store, location, layer)
+    store.keep_table("builds", place_key(location), table)
+
+
+def _is_simple(facts: Facts) -> bool:
+    """Whether the bytes of a file say nothing about anything else."""
+    return not (
+        facts.touched or facts.first_line or facts.secret or facts.binary or facts.complaint
+    )
+
+
+def _linked(image: Image) -> Iterable[str]:
+    """The sources that have several names in the image."""
+    for layer in image.layers:
+        links = {
+            entry.linkname for entry in layer.plan.entries if entry.type is FileType.HARDLINK
+        }
+        for entry in layer.plan.entries if links else ():
+            if entry.path in links and entry.source:
+                yield entry.source
+
+
+def _previous(before: Mapping[str, Any], image: Image) -> Any:
+    """The last image before this one that was another one."""
+    last = before.get("image")
+    if not last or last["manifest"][1] == image.manifest.digest:
+        return before.get("previous")
+    return last
+
+
+def _image_row(image: Image) -> dict[str, Any]:
+    return {
+        "platform": (image.platform.os, image.platform.architecture, image.platform.variant),
+        "references": [(r.host, r.path, r.tag) for r in image.references],
+        "manifest": dataclasses.astuple(image.manifest),
+        "config": dataclasses.astuple(image.config),
+        "layers": [
+            (
+                layer.plan.name,
+                dataclasses.astuple(layer.descriptor),
+                layer.diff_id,
+                layer.size,
+                layer.key,
+            )
+            for layer in image.layers
+        ],
+    }
+
+
+def _image(row: Mapping[str, Any], plans: Sequence[LayerPlan]) -> Image:
+    return Image(
+        Platform(*row["platform"]),
+        tuple(Reference(*reference) for reference in row["references"]),
+        Descriptor(*row["manifest"]),
+        Descriptor(*row["config"]),
+        tuple(
+            Layer(plan, Descriptor(*descriptor), diff_id, size, key, made=False)
+            for plan, (_, descriptor, diff_id, size, key) in zip(
+                plans, row["layers"], strict=True
+            )
+        ),
+    )
+
+
+def _plan_key(location: pathlib.Path, key: str) -> str:
+    return hashlib.sha256(f"{place_key(location)} {key}".encode()).hexdigest()
+
+
+def _keep_plan(store: Store, location: pathlib.Path, layer: Layer) -> None:
+    key = _plan_key(location, layer.key)
+    if not store.has_table("plans", key):
+        rows = [as_row(entry) for entry in layer.plan.entries]
+        store.keep_table("plans", key, (layer.plan.name, rows))
+
+
+def _recall_plan(store: Store, location: pathlib.Path, key: str) -> LayerPlan | None:
+    table = store.table("plans", _plan_key(location, key))
+    if table is None:
+        return None
+    name, rows = table
+    return LayerPlan(name, tuple(map(from_row, rows)))
+
+
+def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> Image | None:
+    """The image that was built for a directory last, or the one before it, with its plan.
+
+    None when the store does not know it any more.
+    """
+    table = store.table("builds", place_key(location)) or {}
+    row = table.get("previous" if previous else "image")
+    if not row:
+        return None
+    plans = [_recall_plan(store, location, layer[4]) for layer in row["layers"]]
+    if any(plan is None for plan in plans):
+        return None
+    return _image(row, [plan for plan in plans if plan is not None])
+
+
+def recall_inputs(store: Store, location: pathlib.Path) -> dict[str, Any]:
+    """What was said to be the inputs of the image that was built for a directory last."""
+    table = store.table("builds", place_key(location)) or {}
+    inputs = table.get("inputs")
+    return inputs if isinstance(inputs, dict) else {}
+
+
+# The next build -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Again:
+    """What the next build is when nothing but the bytes of ordinary files has changed.
+
+    Layers that stayed have a plan of no entries here: nobody needs them.  ``changed`` are
+    the layers that were made anew, by their place in the image.
+    """
+
+    image: Image
+    changed: Mapping[int, LayerPlan]
+
+
+def again(
+    store: Store, location: pathlib.Path, key: str, *, compression: str, epoch: int
+) -> Again | None:
+    """The image as it is now, from what the last build remembers; None when that can't be told.
+
+    Then the image has to be planned from its beginning.
+    """
+    table = store.table("builds", place_key(location))
+    if not isinstance(table, dict) or table.get("key") != key:
+        return None
+    row = table["image"]
+    blobs = [row["manifest"], row["config"], *(layer[1] for layer in row["layers"])]
+    if not all(store.has(digest, size) for _, digest, size in blobs):
+        return None
+    news = _News()
+    if not (_same_surroundings(table, news) and _same_but_bytes(table, news)):
+        return None
+    plans = _patched(table, news.changed, store, location) if news.changed else {}
+    if plans is None:
+        return None
+    image = _image(row, [LayerPlan(name, ()) for name, *_ in row["layers"]])
+    if plans:
+        with ThreadPoolExecutor(cores()) as pool:
+            made = {
+                number: write_layer(
+                    plan, store, compression=compression, epoch=epoch, pool=pool
+                )
+                for number, plan in plans.items()
+            }
+        layers = tuple(made.get(number, layer) for number, layer in enumerate(image.layers))
+        image = _with_layers(image, layers, store)
+        for layer in made.values():
+            _keep_plan(store, location, layer)
+        if image.manifest.digest != row["manifest"][1]:
+            table["previous"] = row
+        table["image"] = _image_row(image)
+    if news.files or news.directories:
+        table["files"].update(news.files)
+        table["directories"].update(news.directories)
+        store.keep_table("builds", place_key(location), table)
+    return Again(image, plans)
+
+
+@dataclasses.dataclass(slots=True)
+class _News:
+    """Rows of the table that are no longer what they were, and files with other bytes."""
+
+    files: dict[str, Any] = dataclasses.field(default_factory=dict)
+    directories: dict[str, Any] = dataclasses.field(default_factory=dict)
+    changed: dict[str, Facts] = dataclasses.field(default_factory=dict)
+
+
+def _same_surroundings(table: Mapping[str, Any], news: _News) -> bool:
+    """Whether directories have what they had, links lead where they led, and the rest is not
+    there still."""
+    try:
+        for path, (sign, names) in table["directories"].items():
+            now = time.time_ns()
+            status = os.stat(path)
+            if sign == stamp(status):
+                continue
+            with os.scandir(path) as found:
+                if listing(sorted(found, key=lambda child: child.name)) != names:
+                    return False
+            known = tuple(stamp(status)) if settled(status, now) else None
+            news.directories[path] = (known, names)
+        for path, text in table["links"].items():
+            if os.readlink(path) != text:
+                return False
+    except OSError:
+        return False
+    return not any(map(os.path.lexists, table["absent"]))
+
+
+def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
+    """Whether files are as they were, but for the bytes of ordinary ones."""
+    files = Files(Relocation(tuple(Rule(*rule) for rule in table["rules"])))
+    for path, (sign, mode, digest, ordinary) in table["files"].items():
+        try:
+            status = os.lstat(path)
+            if sign == stamp(status):
+                continue
+            if status.st_mode != mode:
+                return False
+            facts = files.facts(path, status, secrets=ordinary)
+        except OSError:
+            return False
+        if facts.digest != digest:
+            if not ordinary or status.st_nlink > 1 or not _is_simple(facts):
+                return False
+            news.changed[path] = facts
+    news.files = {
+        path: (sign, mode, facts.digest, table["files"][path][3])
+        for path, (sign, mode, facts) in files.seen()
+    }
+    return True
+
+
+def _patched(
+    table: Mapping[str, Any],
+    changed: Mapping[str, Facts],
+    store: Store,
+    location: pathlib.Path,
+) -> dict[int, LayerPlan] | None:
+    """The plans of the layers that hold changed files, by their place in the image."""
+    cache_tag = table["cache_tag"]
+    found: dict[int, LayerPlan] = {}
+    for number, (name, _, _, _, key) in enumerate(table["image"]["layers"]):
+        if name.partition(" ")[0] not in _PLAIN_KINDS:
+            continue
+        plan = _recall_plan(store, location, key)
+        if plan is None:
+            return None
+        entries = {entry.path: entry for entry in plan.entries}
+        modules: list[FileEntry] = []
+        for entry in plan.entries:
+            facts = changed.get(entry.source or "")
+            if facts is not None:
+                entry = dataclasses.replace(entry, size=facts.size, digest=facts.digest)
+                entries[entry.path] = entry
+                if entry.path.endswith(".py"):
+                    modules.append(entry)
+                found[number] = plan
+        compiled = bytecode_entries(modules, store, cache_tag=cache_tag, whole_groups=False)
+        wanted = {bytecode_path(module.path, cache_tag) for module in modules}
+        if {entry.path for entry in compiled} != wanted & entries.keys():
+            return None  # a source that compiles no more, or does now
+        entries.update((entry.path, entry) for entry in compiled)
+        if number in found:
+            found[number] = LayerPlan(name, tuple(entries.values()))
+    return found
+
+
+def _with_layers(image: Image, layers: tuple[Layer, ...], store: Store) -> Image:
+    """The image with other layers, and all else as it was."""
+    with store.open(image.config.digest) as stream:
+        document: dict[str, Any] = json.load(stream)
+    document["rootfs"]["diff_ids"] = [layer.diff_id for layer in layers]
+    config = oci.document(document)
+    config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
+    with store.open(image.manifest.digest) as stream:
+        annotations = json.load(stream).get("annotations", {})
+    manifest = oci.manifest_document(
+        config_descriptor, [layer.descriptor for layer in layers], annotations
+    )
+    return dataclasses.replace(
+        image,
+        layers=layers,
+        config=config_descriptor,
+        manifest=Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
+    )

@@ -1,0 +1,119 @@
+"""What an image is to be: typed settings, and the file that keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import platform as machine_platform
+import types
+import typing
+from typing import Any
+
+from eggcrate.errors import SettingsError
+from eggcrate.image.oci import Platform, Reference
+from eggcrate.payload.site import Include, Part, Site
+
+# Raise it whenever an older file must not be read.
+FORMAT = 1
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
+
+
+def this_platform() -> Platform:
+    """The platform of this machine."""
+    machine = machine_platform.machine()
+    return Platform("linux", _MACHINES.get(machine, machine))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """What an image is to be: the options of ``docker-image``, typed and checked.
+
+    ``suite`` is Debian's, or None for the machine's own; ``python`` is ``auto``,
+    ``debian`` or ``host``.  ``command`` and ``healthcheck`` may name paths of this
+    machine; they are relocated like everything else.
+    """
+
+    references: tuple[Reference, ...]
+    platform: Platform
+    site: Site
+    parts: tuple[Part, ...]
+    directory: str
+    location: pathlib.Path
+    suite: str | None = None
+    os_packages: tuple[str, ...] = ()
+    auto_packages: bool = False
+    python: str = "auto"
+    include: tuple[Include, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow_build_paths: tuple[str, ...] = ()
+    allow_secrets: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    uid: int = 10001
+    gid: int = 10001
+    expose: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    working_directory: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    healthcheck: tuple[str, ...] = ()
+    stop_signal: str = "SIGTERM"
+    layers: int = 12
+    compression: str = "gzip"
+    epoch: int = 0
+    refresh: bool = True
+    offline: bool = False
+
+
+def document(settings: ImageSettings) -> bytes:
+    """The settings as JSON, for ``bin/image`` to build from when buildout does not run."""
+    text = json.dumps({"format": FORMAT, **_as_json(settings)}, indent=1, sort_keys=True)
+    return text.encode() + b"\n"
+
+
+def read(path: pathlib.Path) -> ImageSettings:
+    """The settings that :func:`document` made a file of."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value.pop("format") != FORMAT:
+            raise ValueError
+        settings = _from_json(ImageSettings, value)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} can't be read: {error.strerror}", "run bin/buildout, which writes it"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(
+            f"{path} is not of this release, or not whole", "run bin/buildout, which writes it"
+        ) from error
+    assert isinstance(settings, ImageSettings)
+    return settings
+
+
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _as_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple):
+        return [_as_json(item) for item in value]
+    return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def _from_json(type_: Any, value: Any) -> Any:
+    """The value of a field, as its annotation has it."""
+    if isinstance(type_, type) and dataclasses.is_dataclass(type_):
+        hints = typing.get_type_hints(type_)
+        return type_(**{name: _from_json(hints[name], item) for name, item in value.items()})
+    origin, arguments = typing.get_origin(type_), typing.get_args(type_)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is ...:
+            return tuple(_from_json(arguments[0], item) for item in value)
+        return tuple(map(_from_json, arguments, value))
+    if origin is types.UnionType:
+        inner = next(item for item in arguments if item is not types.NoneType)
+        return None if value is None else _from_json(inner, value)
+    return pathlib.Path(value) if type_ is pathlib.Path else value
