@@ -35,6 +35,8 @@ setup(
         "deflate>=0.9",
         "zc.buildout>=6",
         "zc.recipe.egg>=6",
+        # the bar of long work on a terminal: pure Python, kept for ten years, no dependencies
+        "tqdm>=4",
         # the default installer of virtualenv-part; one binary, released every week
         "uv>=0.5",
         # markers and requirements of distributions (PEP 508); zc.buildout needs it too

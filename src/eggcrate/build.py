@@ -12,8 +12,10 @@ import os
 import pathlib
 import posixpath
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from eggcrate import record
 from eggcrate.errors import EggcrateError, PlanError, raise_all
@@ -26,6 +28,7 @@ from eggcrate.image.plan import (
     BuildPlan,
     FileEntry,
     FileType,
+    amount,
     as_row,
     bytes_file,
     from_row,
@@ -74,8 +77,7 @@ class Planned:
 
     plan: BuildPlan
     runtime: RuntimeConfig
-    relocation: Relocation
-    python: Interpreter
+    details: record.Details
     files: tuple[Files, ...]
     telling: frozenset[str]
     warnings: tuple[str, ...]
@@ -137,13 +139,128 @@ def build(settings: ImageSettings, store: Store) -> Outcome:
             key,
             image,
             planned.files,
-            relocation=planned.relocation,
-            cache_tag=planned.python.cache_tag,
+            relocation=planned.details.relocation,
+            cache_tag=planned.details.python.cache_tag,
             started=started,
             telling=planned.telling,
         )
+        record.remember_details(store, location, planned.details)
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
+    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+
+
+def summary(outcome: Outcome) -> str:
+    """One line on what was made: names, digest, layers, bytes, and what of it is new."""
+    image = outcome.image
+    names = ", ".join(reference.familiar for reference in image.references)
+    change = (
+        f"{outcome.changed_layers} changed, {amount(outcome.changed_bytes)}"
+        if outcome.changed_layers
+        else "unchanged"
+    )
+    return (
+        f"{names}  {image.manifest.digest}  {len(image.layers)} layers, {amount(image.size)}"
+        f"  ({change})"
+    )
+
+
+def before_last(settings: ImageSettings, store: Store) -> Image | None:
+    """The image that was built before the last one; None when there was none."""
+    return record.recall(store, settings.location, previous=True)
+
+
+def last(settings: ImageSettings, store: Store) -> Image:
+    """The image at the settings' location, with its whole plan."""
+    image = record.recall(store, settings.location)
+    digest = _read(settings.location / "digest")
+    if image is None or digest != f"{image.manifest.digest}\n".encode():
+        raise PlanError(
+            f"the cache does not know the image at {settings.location}",
+            "build it, with bin/buildout or with the command build",
+        )
+    return image
+
+
+def relocation_of(settings: ImageSettings, store: Store) -> Relocation:
+    """By which rules the paths of this machine became those of the last image."""
+    return record.recall_details(store, settings.location).relocation
+
+
+def verify(settings: ImageSettings, store: Store) -> tuple[Image, Image | None]:
+    """The last image, and the one that is built now from nothing but downloads.
+
+    None in its place when it has the same digest.
+    """
+    image = last(settings, store)
+    layout.check_layout(image, settings.location / "oci")
+    prefix = f".eggcrate-tmp-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=store.root) as scratch:
+        fresh = Store(pathlib.Path(scratch))
+        (fresh.root / "debs").mkdir()
+        (fresh.root / "apt").symlink_to(store.root / "apt")
+        for deb_file in sorted((store.root / "debs").glob("*.deb")):
+            (fresh.root / "debs" / deb_file.name).symlink_to(deb_file)
+        again = _make(settings, plan_image(settings, fresh), fresh)
+    return image, None if again.manifest == image.manifest else again
+
+
+def rebase(settings: ImageSettings, store: Store) -> Outcome:
+    """The last image's layers on the base's packages as they are now, at its location.
+
+    Nothing else is read or made again: the layers of the application do not depend on
+    what is below them.
+    """
+    image = last(settings, store)
+    details = record.recall_details(store, settings.location)
+    before = _known_layers(settings.location)
+    base = _Base(settings, store)
+    base.add(details.added)
+    python = base.python()
+    if python != details.python:
+        raise PlanError(
+            f"the image runs on {details.python.program}, and the new base on {python.program}",
+            "run bin/buildout, which builds all of it for another Python",
+        )
+    if settings.refresh:
+        base.refresh()
+    packages = list(base.entries(python))
+    modules = [entry for entry in packages if _is_compiled(entry, settings, python)]
+    packages += bytecode_entries(modules, store, cache_tag=python.cache_tag)
+    rest = {
+        entry.path: entry
+        for layer in image.layers
+        for entry in layer.plan.entries
+        if entry.group != "packages"
+    }
+    tree = merge([*packages, *rest.values()])
+    architecture = settings.platform.architecture
+    raise_all(
+        (
+            *libraries.check_libraries(
+                tree,
+                architecture=architecture,
+                package_for=base.package_for,
+                known={**details.binaries, **base.binaries},
+            ),
+            *libraries.check_interpreters(
+                details.scripts, tree, search=_search_path(settings).split(":")
+            ),
+        )
+    )
+    below = plan_layers(
+        {path: entry for path, entry in tree.items() if entry.group == "packages"}, 1
+    ).layers[0]
+    plan = BuildPlan(
+        tuple(below if layer.plan.name == below.name else layer.plan for layer in image.layers)
+    )
+    made = layout.make_layers(
+        plan, store=store, compression=settings.compression, epoch=settings.epoch
+    )
+    image = layout.with_layers(image, made, store)
+    record.replace(store, settings.location, image)
+    new = [layer for layer in image.layers if layer.descriptor.digest not in before]
+    _write(settings, image, plan.text(), store)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
 
 
@@ -221,12 +338,27 @@ def _read(path: pathlib.Path) -> bytes | None:
         return None
 
 
+def _last_layer_names(location: pathlib.Path) -> list[str]:
+    """What the layers of the image at ``location`` are called, as its config's history says."""
+    try:
+        blobs = location / "oci" / "blobs"
+        index = json.loads((location / "oci" / "index.json").read_bytes())
+        manifest = _document(blobs, index["manifests"][0]["digest"])
+        history = _document(blobs, manifest["config"]["digest"])["history"]
+        return [item["created_by"].removeprefix("eggcrate: ") for item in history]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _document(blobs: pathlib.Path, digest: str) -> Any:
+    return json.loads((blobs / digest.replace(":", "/", 1)).read_bytes())
+
+
 def _known_layers(location: pathlib.Path) -> set[str]:
     """The digests of the layers of the image that lies at ``location``."""
     try:
         index = json.loads((location / "oci" / "index.json").read_bytes())
-        digest = index["manifests"][0]["digest"].replace(":", "/", 1)
-        manifest = json.loads((location / "oci" / "blobs" / digest).read_bytes())
+        manifest = _document(location / "oci" / "blobs", index["manifests"][0]["digest"])
         return {layer["digest"] for layer in manifest["layers"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return set()
@@ -267,16 +399,7 @@ def plan_image(settings: ImageSettings, store: Store, base: _Base | None = None)
         host_files.keep()
         looked_at.append(host_files)
     own = [*interpreter_entries, *payload, *_runtime_entries(), *_run_link(settings)]
-    scripts = f"{settings.directory.strip('/')}/bin/"
-    modules = [
-        entry
-        for entry in (*packages, *own)
-        if entry.path.endswith(".py")
-        and entry.type is FileType.REGULAR
-        and not entry.path.startswith(scripts)
-        and "/tests/" not in entry.path  # nobody imports them where the image runs
-        and (entry.group != "packages" or _is_standard_library(entry.path, python))
-    ]
+    modules = [entry for entry in (*packages, *own) if _is_compiled(entry, settings, python)]
     own.extend(bytecode_entries(modules, store, cache_tag=python.cache_tag))
     known: dict[str, Binary | None] = dict(base.binaries)
     for seen in looked_at:
@@ -299,26 +422,52 @@ def plan_image(settings: ImageSettings, store: Store, base: _Base | None = None)
         *libraries.check_libraries(
             tree, architecture=architecture, package_for=base.package_for, known=known
         ),
-        *libraries.check_extension_modules(payload, version=python.version),
+        *libraries.check_extension_modules(
+            payload, version=python.version, abiflags=python.abiflags
+        ),
         *libraries.check_wheel_tags(
             payload,
             version=python.version,
+            abiflags=python.abiflags,
             architecture=architecture,
             libc=c_library,
         ),
-        *libraries.check_interpreters(closure.scripts, tree),
+        *libraries.check_interpreters(
+            closure.scripts, tree, search=_search_path(settings).split(":")
+        ),
         *_check_environments(tree, python),
         *_check_command(runtime, tree),
     ]
     raise_all(errors)
+    plan = plan_layers(
+        tree,
+        settings.layers,
+        together=settings.together,
+        before=_last_layer_names(settings.location),
+    )
+    names = {layer.name for layer in plan.layers}
+    for patterns in settings.together:
+        if f"eggs {' '.join(patterns)}" not in names:
+            closure.warnings.append(f"layers: no other distribution is {' or '.join(patterns)}")
     return Planned(
-        plan_layers(tree, settings.layers),
+        plan,
         runtime,
-        relocation,
-        python,
+        record.Details(relocation, python, tuple(base.added), known, tuple(closure.scripts)),
         tuple(looked_at),
         frozenset(closure.telling),
         tuple(closure.warnings),
+    )
+
+
+def _is_compiled(entry: FileEntry, settings: ImageSettings, python: Interpreter) -> bool:
+    """Whether the image has the byte-code of a file."""
+    return (
+        entry.path.endswith(".py")
+        and entry.type is FileType.REGULAR
+        and not entry.path.startswith(f"{settings.directory.strip('/')}/bin/")
+        # nobody imports them where the image runs
+        and "/tests/" not in entry.path
+        and (entry.group != "packages" or _is_standard_library(entry.path, python))
     )
 
 
@@ -341,7 +490,8 @@ class _Base:
         self._store = store
         self._state = store.root / "apt"
         self._debs = store.root / "debs"
-        self._added: list[str] = []
+        # what os-packages = auto has found to be needed
+        self.added: list[str] = []
         # what the base depends on: apt's sources, and what they were found to offer
         self.files = Files(Relocation(()))
         # what the programs and libraries of its packages say of themselves, by digest
@@ -383,7 +533,7 @@ class _Base:
     def _packages(
         self, python: Interpreter, *, refresh: bool = False
     ) -> tuple[deb.Package, ...]:
-        names = [*debian.BASE_PACKAGES, *self._settings.os_packages, *self._added]
+        names = [*debian.BASE_PACKAGES, *self._settings.os_packages, *self.added]
         if python.origin == "debian":
             names.append("python3")
         return debian.resolve(
@@ -425,8 +575,8 @@ class _Base:
     def add(self, packages: Sequence[str]) -> list[str]:
         """Take more packages; those come back that were not asked for before."""
         named = {name.partition("=")[0] for name in self._settings.os_packages}
-        new = [name for name in packages if name not in {*named, *self._added}]
-        self._added += new
+        new = [name for name in packages if name not in {*named, *self.added}]
+        self.added += new
         return new
 
     def package_for(self, library: str) -> str | None:
@@ -484,6 +634,12 @@ def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:
         )
 
 
+def _search_path(settings: ImageSettings) -> str:
+    """The image's PATH."""
+    places = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return dict(settings.environment).get("PATH", f"{settings.directory}/bin:{places}")
+
+
 def _runtime_config(
     settings: ImageSettings, python: Interpreter, relocation: Relocation
 ) -> RuntimeConfig:
@@ -497,8 +653,7 @@ def _runtime_config(
         return tuple((name, text(value)) for name, value in pairs)
 
     environment = {
-        "PATH": f"{settings.directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
-        ":/sbin:/bin",
+        "PATH": _search_path(settings),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         **dict(settings.environment),

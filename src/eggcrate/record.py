@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import time
@@ -12,15 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from eggcrate.image import oci
+from eggcrate.errors import PlanError
 from eggcrate.image.compression import cores
 from eggcrate.image.layers import Layer, write_layer
-from eggcrate.image.layout import Image
+from eggcrate.image.layout import Image, with_layers
 from eggcrate.image.oci import Descriptor, Platform, Reference
 from eggcrate.image.plan import FileEntry, FileType, LayerPlan, as_row, from_row
 from eggcrate.image.store import Store
 from eggcrate.payload.bytecode import bytecode_entries, bytecode_path
 from eggcrate.payload.files import TICK, Facts, Files, listing, settled, stamp
+from eggcrate.payload.interpreter import Interpreter
+from eggcrate.payload.libraries import Binary, as_record, from_record
 from eggcrate.payload.relocation import Relocation, Rule
 
 # Raise it whenever a record of an older release must not be used.
@@ -49,14 +50,12 @@ def remember(
     cache_tag: str,
     started: int,
     telling: Iterable[str] = (),
-    inputs: Mapping[str, Any] | None = None,
 ) -> None:
     """Keep what a build looked at, and the image that it made.
 
     ``key`` stands for everything else that the image depends on; ``started`` is when the
     build began, in nanoseconds since 1970: a directory that changed since then, or just
     before, is read again next time.  ``telling`` are files that decide what else goes in.
-    ``inputs`` is for whoever writes down where the image comes from.
     """
     plain: dict[str, bool] = {}
     for layer in image.layers:
@@ -91,7 +90,6 @@ def remember(
         "links": links,
         "absent": sorted(absent),
         "image": _image_row(image),
-        "inputs": dict(inputs or {}),
         "previous": _previous(before, image),
     }
     for layer in image.layers:
@@ -193,11 +191,58 @@ def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> I
     return _image(row, [plan for plan in plans if plan is not None])
 
 
-def recall_inputs(store: Store, location: pathlib.Path) -> dict[str, Any]:
-    """What was said to be the inputs of the image that was built for a directory last."""
+def replace(store: Store, location: pathlib.Path, image: Image) -> None:
+    """Let ``image`` be the one that was built for a directory last, in another way."""
     table = store.table("builds", place_key(location)) or {}
-    inputs = table.get("inputs")
-    return inputs if isinstance(inputs, dict) else {}
+    table["previous"] = _previous(table, image)
+    table["image"] = _image_row(image)
+    # what the next build looks at is not what this one was made of
+    table["key"] = ""
+    for layer in image.layers:
+        _keep_plan(store, location, layer)
+    store.keep_table("builds", place_key(location), table)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Details:
+    """What else is known of an image: how paths were relocated, its Python, the packages that
+    were found to be needed, its ELF files by digest, its scripts with their first lines."""
+
+    relocation: Relocation
+    python: Interpreter
+    added: tuple[str, ...]
+    binaries: Mapping[str, Binary | None]
+    scripts: tuple[tuple[FileEntry, bytes], ...]
+
+
+def remember_details(store: Store, location: pathlib.Path, details: Details) -> None:
+    """Keep the details of the image that was built for a directory last."""
+    table = (
+        [(rule.source, rule.target) for rule in details.relocation.rules],
+        dataclasses.astuple(details.python),
+        details.added,
+        [(digest, as_record(binary)) for digest, binary in details.binaries.items() if binary],
+        [(as_row(entry), line) for entry, line in details.scripts],
+    )
+    store.keep_table("details", place_key(location), table)
+
+
+def recall_details(store: Store, location: pathlib.Path) -> Details:
+    """The details that were kept."""
+    table = store.table("details", place_key(location))
+    if table is None:
+        raise PlanError(
+            f"the cache does not know the image at {location}",
+            "build it, with bin/buildout or with the command build",
+        )
+    rules, python, added, binaries, scripts = table
+    return Details(
+        Relocation(tuple(Rule(*rule) for rule in rules)),
+        Interpreter(*python),
+        added,
+        {digest: from_record(binary) for digest, binary in binaries},
+        tuple((from_row(row), line) for row, line in scripts),
+    )
 
 
 # The next build -----------------------------------------------------------------------
@@ -245,7 +290,7 @@ def again(
                 for number, plan in plans.items()
             }
         layers = tuple(made.get(number, layer) for number, layer in enumerate(image.layers))
-        image = _with_layers(image, layers, store)
+        image = with_layers(image, layers, store)
         for layer in made.values():
             _keep_plan(store, location, layer)
         if image.manifest.digest != row["manifest"][1]:
@@ -346,23 +391,3 @@ def _patched(
         if number in found:
             found[number] = LayerPlan(name, tuple(entries.values()))
     return found
-
-
-def _with_layers(image: Image, layers: tuple[Layer, ...], store: Store) -> Image:
-    """The image with other layers, and all else as it was."""
-    with store.open(image.config.digest) as stream:
-        document: dict[str, Any] = json.load(stream)
-    document["rootfs"]["diff_ids"] = [layer.diff_id for layer in layers]
-    config = oci.document(document)
-    config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
-    with store.open(image.manifest.digest) as stream:
-        annotations = json.load(stream).get("annotations", {})
-    manifest = oci.manifest_document(
-        config_descriptor, [layer.descriptor for layer in layers], annotations
-    )
-    return dataclasses.replace(
-        image,
-        layers=layers,
-        config=config_descriptor,
-        manifest=Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
-    )

@@ -61,6 +61,7 @@ class ImageSettings:
     healthcheck: tuple[str, ...] = ()
     stop_signal: str = "SIGTERM"
     layers: int = 12
+    together: tuple[tuple[str, ...], ...] = ()
     compression: str = "gzip"
     epoch: int = 0
     refresh: bool = True

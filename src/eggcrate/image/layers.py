@@ -7,7 +7,7 @@ import hashlib
 import pathlib
 import struct
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
@@ -181,11 +181,13 @@ def write_layer(
     compression: str,
     epoch: int,
     pool: ThreadPoolExecutor,
+    written: Callable[[int], None] = lambda size: None,
 ) -> Layer:
     """The layer of a plan, made or found in the store.
 
     ``compression`` is one of ``KINDS``; ``epoch`` the time of every entry, in seconds
-    since 1970; ``pool`` has the threads that compress.
+    since 1970; ``pool`` has the threads that compress; ``written`` is told of the bytes of
+    each file.
     """
     key = layer_key(plan.entries, compression, epoch)
     if found := recalled(plan, key, store, compression):
@@ -196,18 +198,19 @@ def write_layer(
             sink.write(tar_header(entry, epoch))
             if entry.type is FileType.REGULAR:
                 _write_content(sink, entry, store)
+                written(entry.size)
         sink.write(bytes(2 * tarfile.BLOCKSIZE))
-        written = sink.close()
-        store.adopt(stream, written.digest)
+        done = sink.close()
+        store.adopt(stream, done.digest)
     record = {
-        "digest": written.digest,
-        "stored": written.stored,
-        "diff_id": written.diff_id,
-        "size": written.size,
+        "digest": done.digest,
+        "stored": done.stored,
+        "diff_id": done.diff_id,
+        "size": done.size,
     }
     store.remember("layers", key, record)
-    descriptor = Descriptor(LAYER + SUFFIX[compression], written.digest, written.stored)
-    return Layer(plan, descriptor, written.diff_id, written.size, key, made=True)
+    descriptor = Descriptor(LAYER + SUFFIX[compression], done.digest, done.stored)
+    return Layer(plan, descriptor, done.diff_id, done.size, key, made=True)
 
 
 def recalled(plan: LayerPlan, key: str, store: Store, compression: str) -> Layer | None:

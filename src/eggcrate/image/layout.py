@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pathlib
 import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from eggcrate.errors import PlanError, raise_all
 from eggcrate.image import oci
-from eggcrate.image.compression import cores
-from eggcrate.image.layers import Layer, tar_header, write_layer
+from eggcrate.image.compression import compressor, cores
+from eggcrate.image.layers import Layer, layer_key, recalled, tar_header, write_layer
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
-from eggcrate.image.plan import BuildPlan, FileEntry, FileType, directory
-from eggcrate.image.store import Store, replacing, write_if_changed
+from eggcrate.image.plan import BuildPlan, FileEntry, FileType, directory, printable
+from eggcrate.image.progress import progress
+from eggcrate.image.store import Store, replacing, sha256, write_if_changed
+
+logger = logging.getLogger(__name__)
+
+# The annotation of a manifest that says what has compressed its layers: with another version
+# their diff ids are the same, their digests may not be.
+COMPRESSOR = "eggcrate.compressor"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,23 +71,19 @@ def make_image(
     epoch: int,
 ) -> Image:
     """The image of a plan; the first bytes are written here, into the store."""
-    # the layers come one after the other; of each, as many members as there are cores are
-    # compressed at a time, which keeps little in memory whatever the layers' sizes
-    with ThreadPoolExecutor(cores()) as pool:
-        layers = tuple(
-            write_layer(layer, store, compression=compression, epoch=epoch, pool=pool)
-            for layer in plan.layers
-        )
+    layers = make_layers(plan, store=store, compression=compression, epoch=epoch)
     config = oci.config_document(
         platform,
         runtime,
         [layer.diff_id for layer in layers],
-        [oci.History(f"eggcrate: {layer.plan.name}") for layer in layers],
+        [oci.History(f"eggcrate: {printable(layer.plan.name)}") for layer in layers],
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
     )
     config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
     manifest = oci.manifest_document(
-        config_descriptor, [layer.descriptor for layer in layers], {}
+        config_descriptor,
+        [layer.descriptor for layer in layers],
+        {COMPRESSOR: compressor(compression)},
     )
     return Image(
         platform,
@@ -86,6 +91,52 @@ def make_image(
         Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
         config_descriptor,
         layers,
+    )
+
+
+def make_layers(
+    plan: BuildPlan, *, store: Store, compression: str, epoch: int
+) -> tuple[Layer, ...]:
+    """The layers of a plan, made or found in the store."""
+    layers = []
+    # the layers come one after the other; of each, as many members as there are cores are
+    # compressed at a time, which keeps little in memory whatever the layers' sizes
+    with ThreadPoolExecutor(cores()) as pool:
+        for number, layer in enumerate(plan.layers, 1):
+            key = layer_key(layer.entries, compression, epoch)
+            found = recalled(layer, key, store, compression)
+            if found is None:
+                what = f"layer {number} of {len(plan.layers)}: {printable(layer.name)}"
+                with progress(logger, what, layer.size) as written:
+                    found = write_layer(
+                        layer,
+                        store,
+                        compression=compression,
+                        epoch=epoch,
+                        pool=pool,
+                        written=written,
+                    )
+            layers.append(found)
+    return tuple(layers)
+
+
+def with_layers(image: Image, layers: Sequence[Layer], store: Store) -> Image:
+    """The image with other layers, as many, and all else as it was."""
+    with store.open(image.config.digest) as stream:
+        document: dict[str, Any] = json.load(stream)
+    document["rootfs"]["diff_ids"] = [layer.diff_id for layer in layers]
+    config = oci.document(document)
+    config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
+    with store.open(image.manifest.digest) as stream:
+        annotations = json.load(stream).get("annotations", {})
+    manifest = oci.manifest_document(
+        config_descriptor, [layer.descriptor for layer in layers], annotations
+    )
+    return dataclasses.replace(
+        image,
+        layers=tuple(layers),
+        config=config_descriptor,
+        manifest=Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
     )
 
 
@@ -121,6 +172,25 @@ def is_layout_of(image: Image, root: pathlib.Path) -> bool:
         )
     except OSError:
         return False
+
+
+def check_layout(image: Image, root: pathlib.Path) -> None:
+    """Nothing, when the layout at ``root`` holds every blob of the image, undamaged."""
+    errors = []
+    for blob in image.blobs:
+        path = root / _blob_name(blob)
+        try:
+            with path.open("rb") as stream:
+                good = f"sha256:{sha256(stream)}" == blob.digest
+        except OSError:
+            good = False
+        if not good:
+            errors.append(
+                PlanError(
+                    f"{path} is not what its name says", "remove the directory, and build again"
+                )
+            )
+    raise_all(errors)
 
 
 def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import fnmatch
 import hashlib
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -214,15 +216,34 @@ class BuildPlan:
         return PLAN_HEADER + "".join(parts)
 
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+def printable(text: str) -> str:
+    """A path, or another text of files, without anything that changes how the rest is shown.
+
+    Control characters, marks that turn the direction of writing, stray bytes.
+    """
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        letter
+        if letter.isprintable()
+        else f"\\x{ord(letter):02x}"
+        if ord(letter) < 128
+        else f"\\u{ord(letter):04x}"
+        for letter in text
+    )
 
 
-def printable(path: str) -> str:
-    """A path without control characters and stray bytes, for messages."""
-    if path.isascii() and path.isprintable():
-        return path
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return text.translate(_CONTROL)
+def amount(size: int) -> str:
+    """A number of bytes for people, in decimal units: ``12 kB``, ``8.4 MB``."""
+    if abs(size) < 1000:
+        return f"{size} byte{'' if abs(size) == 1 else 's'}"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if abs(value) < 999.5 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}" if abs(value) < 9.95 else f"{value:.0f} {unit}"
 
 
 def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> str:
@@ -373,40 +394,89 @@ def _rank(group: str) -> int:
     return GROUPS.index(group.split(" ", 1)[0])
 
 
-def plan_layers(tree: Mapping[str, FileEntry], budget: int) -> BuildPlan:
+def plan_layers(
+    tree: Mapping[str, FileEntry],
+    budget: int,
+    *,
+    together: Sequence[Sequence[str]] = (),
+    before: Sequence[str] = (),
+) -> BuildPlan:
     """The tree's entries in at most ``budget`` layers, what changes most on top.
 
-    Each kind of group has a layer.  What is left of the budget goes to big eggs, so that
-    an upgraded one changes a layer of its own; the long tail of eggs shares one.
+    Each kind of group has a layer, and so have the distributions whose names match one of
+    the patterns of an item of ``together``.  What is left of the budget goes to big
+    distributions, so that an upgraded one changes a layer of its own; the long tail shares
+    one.  Where there are more big ones than layers, those stay alone that were so
+    ``before``, in the layers of these names.
     """
-    by_group: dict[str, list[FileEntry]] = collections.defaultdict(list)
+    units: dict[str, list[FileEntry]] = collections.defaultdict(list)
     for entry in tree.values():
-        by_group[entry.group].append(entry)
-    sizes = {group: sum(entry.size for entry in by_group[group]) for group in by_group}
-    kinds = {group.split(" ", 1)[0] for group in by_group}
-    if not len(kinds) <= budget <= MOST_LAYERS:
+        units[_unit(entry)].append(entry)
+    sizes = {unit: sum(entry.size for entry in units[unit]) for unit in units}
+    chosen = {unit: patterns for unit in units if (patterns := _asked(unit, together))}
+    kinds = {unit.split(" ", 1)[0] for unit in units if unit not in chosen}
+    needed = len(kinds) + len(set(chosen.values()))
+    if not needed <= budget <= MOST_LAYERS:
         raise PlanError(
-            f"{len(kinds)} kinds of content don't fit into layers = {budget}",
-            f"set layers to a number from {len(kinds)} to {MOST_LAYERS}",
+            f"{needed} kinds of content don't fit into layers = {budget}",
+            f"set layers to a number from {needed} to {MOST_LAYERS}",
         )
-    eggs = sorted((g for g in by_group if g.startswith("egg ")), key=lambda g: (-sizes[g], g))
-    alone = set([g for g in eggs if sizes[g] >= _BIG][: budget - len(kinds)])
+    kept = {_unversioned(name) for name in before}
+    big = sorted(
+        (unit for unit in units if unit not in chosen and _is_alone(unit, sizes[unit])),
+        key=lambda unit: (_unversioned(unit) not in kept, -sizes[unit], unit),
+    )
+    alone = set(big[: budget - needed])
 
     layers: dict[tuple[int, int, str], list[FileEntry]] = collections.defaultdict(list)
-    for group, members in by_group.items():
-        kind = group.split(" ", 1)[0]
-        key = (_rank(group), 0, group) if group in alone else (_rank(group), 1, kind)
+    for unit, members in units.items():
+        kind = unit.split(" ", 1)[0]
+        if unit in chosen:
+            key = (_rank(kind), 0, f"eggs {' '.join(chosen[unit])}")
+        elif unit in alone:
+            key = (_rank(kind), 1, unit)
+        else:
+            key = (_rank(kind), 2, "eggs" if kind == "egg" else kind)
         layers[key].extend(members)
     return BuildPlan(
         tuple(
             LayerPlan(
-                name if name in alone or name != "egg" else "eggs",
+                key[2],
                 tuple(_with_parents(sorted(layers[key], key=lambda e: _order(e.path)), tree)),
             )
             for key in sorted(layers)
-            for name in (key[2],)
         )
     )
+
+
+def _unit(entry: FileEntry) -> str:
+    """What may have a layer of its own: a group, or a package within an environment."""
+    if entry.group.startswith("environment "):
+        _, found, inside = entry.path.partition("/site-packages/")
+        package, slash, _ = inside.partition("/")
+        if found and slash:
+            return f"{entry.group}: {package}"
+    return entry.group
+
+
+def _is_alone(unit: str, size: int) -> bool:
+    return size >= _BIG and unit.startswith(("egg ", "environment "))
+
+
+def _unversioned(unit: str) -> str:
+    """The name of an egg's layer without its version, which may be another one today."""
+    return unit.rpartition("-")[0] if unit.startswith("egg ") else unit
+
+
+def _asked(unit: str, together: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The first patterns that a distribution matches, by its canonical name (PEP 503)."""
+    if not unit.startswith("egg "):
+        return ()
+    name = re.sub(r"[-_.]+", "-", _unversioned(unit).removeprefix("egg ")).lower()
+    for patterns in together:
+        if any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns):
+            return tuple(patterns)
+    return ()
 
 
 def _with_parents(

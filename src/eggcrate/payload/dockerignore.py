@@ -30,10 +30,13 @@ _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
 _WILDCARDS = frozenset("*[]?^\\")
-# What filepath.Match accepts: neither a class without an end nor a lone backslash
+# What comes before the second "*" or the end, if filepath.Match accepts it: it looks no
+# further where that does not match.  A class has an end and proper ranges.
 _CLASS_CHARACTER = r"(?:[^\]\\-]|\\.)"
-_WELL_FORMED = re.compile(
-    rf"(?:[^\[\\]|\\.|\[(?:\^|(?!\^))(?:{_CLASS_CHARACTER}(?:-{_CLASS_CHARACTER})?)+\])*",
+_CHUNK = re.compile(
+    r"\**(?!\*)((?:[^*\[\\]|\\.|"
+    rf"\[(?:\^|(?!\^))(?:{_CLASS_CHARACTER}(?:-{_CLASS_CHARACTER})?)+\]"
+    r")*)(?=\*|\Z)",
     re.DOTALL,
 )
 _REPETITION = re.compile(r"\{\d+(?:,\d*)?\}", re.ASCII)
@@ -55,6 +58,7 @@ _NAMED_CLASSES = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
+_IN_PYTHON = {"^": "(?:^)", "$": r"\Z", "{": r"\{", "}": r"\}", "]": r"\]"}
 _CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 # all below a directory is left out, and BuildKit does not look there
 _PRUNED = -1
@@ -214,7 +218,11 @@ def _meaning(pattern: str) -> tuple[str, str]:
     """How Docker compares a pattern, and with what; ``ValueError`` if it can't."""
     if not pattern:
         raise ValueError("names nothing")
-    if not _WELL_FORMED.fullmatch(pattern):
+    # Docker has Go match the pattern with ".", to see whether Go complains
+    chunk = _CHUNK.match(pattern)
+    if chunk and chunk[1] in (".", "?", "\\."):
+        chunk = _CHUNK.match(pattern, chunk.end())
+    if chunk is None:
         raise ValueError("has a [ without its end, a bad range, or a \\ at its end")
     kind, expression, at = "exact", "", 0
     while at < len(pattern):
@@ -252,11 +260,14 @@ def _meaning(pattern: str) -> tuple[str, str]:
         return kind, pattern.removesuffix("**")
     if kind == "suffix":
         return kind, pattern.removeprefix("**")
-    return kind, _in_python(expression)
+    try:
+        return kind, _in_python(f"^{expression}$")
+    except (IndexError, OverflowError, re.error) as error:
+        raise ValueError("is no regular expression, as which Docker takes it") from error
 
 
 def _in_python(expression: str) -> str:
-    """The same as Go's ``^expression$``, for ``re.match``; ``ValueError`` if Go has no such."""
+    """One of Go's regular expressions for ``re.match``."""
     found, at, free = [], 0, False
     while at < len(expression):
         character = expression[at]
@@ -270,17 +281,14 @@ def _in_python(expression: str) -> str:
             found.append(repetition[0])
             at = repetition.end()
         else:
-            # what is special is either Docker's own or meant so by Go
-            found.append(f"\\{character}" if character in "{}]" else character)
+            # Docker's own, or what it forgets to escape
+            found.append(_IN_PYTHON.get(character, character))
             free = free or character == "|"
             at += 1
     # of what has a "|", only the first is bound to the start, and only the last to the end
-    python = f"^{''.join(found)}\\Z"
-    python = f"(?:(?s:.*?)(?:{python}))" if free else f"(?:{python})"
-    try:
-        re.compile(python)
-    except (re.error, OverflowError) as error:
-        raise ValueError("is no regular expression, as which Docker takes it") from error
+    python = f"(?:{''.join(found)})"
+    python = f"(?s:.*?){python}" if free else python
+    re.compile(python)
     return python
 
 
@@ -331,9 +339,11 @@ def _class(expression: str, at: int) -> tuple[str, int]:
                 high, at = _character(expression, at + 1)
             if high < low:
                 raise ValueError("has a range whose end is before its start")
-            found += f"{re.escape(low)}-{re.escape(high)}"
+            found += re.escape(low) if low == high else f"{re.escape(low)}-{re.escape(high)}"
+    if not others:
+        return f"[{'^' if negated else ''}{found}]", at + 1
     any_of = "|".join([*([f"[{found}]"] if found else []), *others])
-    return (f"(?!{any_of})(?s:.)" if negated else f"(?:{any_of})"), at + 1
+    return (f"(?:(?!{any_of})(?s:.))" if negated else f"(?:{any_of})"), at + 1
 
 
 def _character(expression: str, at: int) -> tuple[str, int]:

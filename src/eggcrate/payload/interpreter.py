@@ -47,6 +47,11 @@ class Interpreter:
     origin: str
 
     @property
+    def abiflags(self) -> str:
+        """Those of ``sys``; Debian's have none."""
+        return sys.abiflags if self.origin == "host" else ""
+
+    @property
     def cache_tag(self) -> str:
         """What the names of its byte-code files carry (PEP 3147)."""
         return f"cpython-{self.version[0]}{self.version[1]}"

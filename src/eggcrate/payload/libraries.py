@@ -305,7 +305,10 @@ def read_binary(stream: BinaryIO) -> Binary | None:
         soname="".join(map(text, elf.values(SONAME)[-1:])),
         versions=tuple(
             # the loader does without a weak one
-            (text(name), tuple(text(version) for version, flags in versions if flags != _WEAK))
+            (
+                text(name),
+                tuple(text(version) for version, flags in versions if not flags & _WEAK),
+            )
             for name, versions in elf.needed_versions()
         ),
         provides=tuple(text(names[0]) for names in elf.defined_versions() if names),
@@ -913,7 +916,7 @@ def _nearness(
     match = _PLATFORM.fullmatch(platform)
     machines = _WHEEL_MACHINES.get(architecture, (architecture,))
     if match is None or match["machine"] not in machines:
-        return _MACHINE, platform
+        return _MACHINE, match["machine"] if match else platform
     if libc is None or platform.startswith("linux"):
         return _FITS, ""
     family = "musl" if match["musl"] else "glibc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import logging
 import os
 import pathlib
@@ -19,7 +20,6 @@ from eggcrate.recipes import ownership
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
-    from eggcrate.build import Outcome
     from eggcrate.payload.site import Include, Part, Site
     from eggcrate.settings import ImageSettings
 
@@ -83,7 +83,8 @@ class Recipe:
             location = pathlib.Path(buildout["buildout"]["parts-directory"], name)
             options["location"] = os.fspath(location)
             options["image"] = os.fspath(location / "image.tar")
-            ownership.declare(options, [location])
+            self._script = pathlib.Path(buildout["buildout"]["bin-directory"], name)
+            ownership.declare(options, [location, self._script])
             self._parts = self._wanted_parts()
             # a mistake in an option is said before anything is built
             self._settings(parts=())
@@ -97,36 +98,40 @@ class Recipe:
     update = install
 
     def _build(self) -> None:
-        from eggcrate.build import build
+        from eggcrate.build import build, summary
         from eggcrate.image.store import Store, default_root, write_if_changed
         from eggcrate.settings import document
 
         settings = self._settings(parts=self._made_parts())
         write_if_changed(settings.location / "settings.json", document(settings))
+        write_if_changed(self._script, self._console(settings.location), 0o755)
         outcome = build(settings, Store(default_root()))
-        self._report(settings, outcome)
-
-    def _report(self, settings: ImageSettings, outcome: Outcome) -> None:
-        image = outcome.image
-        names = ", ".join(reference.familiar for reference in image.references)
-        change = (
-            f"{outcome.changed_layers} changed, {_amount(outcome.changed_bytes)}"
-            if outcome.changed_layers
-            else "unchanged"
-        )
-        self._logger.info(
-            "%s  %s  %d layers, %s  (%s)",
-            names,
-            image.manifest.digest,
-            len(image.layers),
-            _amount(image.size),
-            change,
-        )
+        self._logger.info("%s", summary(outcome))
         archive = settings.location / "image.tar"
         here = pathlib.Path(self.buildout["buildout"]["directory"])
         if archive.is_relative_to(here):
             archive = archive.relative_to(here)
         self._logger.info("docker load -i %s", archive)
+
+    def _console(self, location: pathlib.Path) -> bytes:
+        """The script with which people work on the image between two buildouts.
+
+        It has the paths of what this process has loaded, and starts without the rest.
+        """
+        name = os.path.relpath(self._script, self.buildout["buildout"]["directory"])
+        lines = [
+            *_interpreter_lines(sys.executable),
+            "",
+            "import sys",
+            "",
+            f"sys.path[0:0] = {_module_places()!r}",
+            "",
+            "from eggcrate.console import main",
+            "",
+            f"sys.exit(main({name!r}, {os.fspath(location)!r}))",
+            "",
+        ]
+        return os.fsencode("\n".join(lines))
 
     # The parts
 
@@ -219,6 +224,7 @@ class Recipe:
             filter(None, (checked(reference, name, tag, default=None) for tag in tags))
         )
         uid, gid = checked(_user, options.get("user", str(_UID)), default=(_UID, _UID))
+        layers, together = checked(_layers, options.get("layers", "12"), default=(12, ()))
         site = self._site()
         settings = ImageSettings(
             references=references,
@@ -263,7 +269,8 @@ class Recipe:
             environment=checked(_environment, options.get("environment", ""), default=()),
             healthcheck=checked(_healthcheck, options.get("healthcheck", ""), default=()),
             stop_signal=checked(_signal, options.get("stop-signal", "SIGTERM"), default=""),
-            layers=checked(_layers, options.get("layers", "12"), default=12),
+            layers=layers,
+            together=together,
             compression=checked(
                 _choice,
                 options,
@@ -341,17 +348,39 @@ class Recipe:
         )
 
 
+# what bin/image may import that is not in the standard library
+_MODULES = ("eggcrate", "deflate", "packaging", "tqdm", "backports.zstd")
+# longer #! lines are cut off (execve(2), before Linux 5.1)
+_LONGEST_SHEBANG = 127
+
+
+def _module_places() -> list[str]:
+    """The directories from which this process imports eggcrate and what it needs."""
+    places: dict[str, None] = {}
+    for module in _MODULES:
+        try:
+            spec = importlib.util.find_spec(module)
+        except ImportError:
+            continue  # an extra that is not there
+        if spec is not None and spec.origin is not None:
+            above = module.count(".") + (1 if spec.submodule_search_locations else 0)
+            places[os.fspath(pathlib.Path(spec.origin).parents[above])] = None
+    return list(places)
+
+
+def _interpreter_lines(program: str) -> list[str]:
+    """The first lines of a script that ``program`` runs without PYTHON* variables."""
+    line = f"#!{program} -I"
+    if len(line) <= _LONGEST_SHEBANG and not re.search(r"\s", program):
+        return [line]
+    # a shell runs the lines between the quotation marks, and Python takes them for a string
+    run = f'exec {shlex.quote(program)} -I "$0" "$@"'
+    return ["#!/bin/sh", "''':'", run, "'''"]
+
+
 def _nearest(word: str, known: Sequence[str], otherwise: str) -> str:
     found = difflib.get_close_matches(word, known, 1)
     return f"did you mean {found[0]}?" if found else otherwise
-
-
-def _amount(size: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size} {unit}"
-        size = round(size / 1000)
-    return f"{size} GB"
 
 
 def _lines(text: str) -> list[str]:
@@ -504,14 +533,18 @@ def _environment(text: str) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _layers(text: str) -> int:
+def _layers(text: str) -> tuple[int, tuple[tuple[str, ...], ...]]:
+    """How many layers there may be, and which distributions share one: a line of each."""
     from eggcrate.image.plan import MOST_LAYERS
 
-    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= MOST_LAYERS:
+    number, *together = _lines(text) or ["12"]
+    if _NUMBER.fullmatch(number) is None or not 1 <= int(number) <= MOST_LAYERS:
         raise SettingsError(
-            f"layers = {text}: not a number from 1 to {MOST_LAYERS}", "use 12, the default"
+            f"layers = {number}: not a number from 1 to {MOST_LAYERS}",
+            "begin with 12, the default; names of distributions that share a layer come on "
+            "the lines after it",
         )
-    return int(text)
+    return int(number), tuple(tuple(line.split()) for line in together)
 
 
 def _epoch(text: str | None) -> int:

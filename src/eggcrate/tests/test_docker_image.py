@@ -49,7 +49,7 @@ class OptionsTest(unittest.TestCase):
         location = f"{self.directory}/parts/image"
         self.assertEqual(recipe.options["location"], location)
         self.assertEqual(recipe.options["image"], f"{location}/image.tar")
-        self.assertEqual(recipe.options["owned"], location)
+        self.assertEqual(recipe.options["owned"], f"{self.directory}/bin/image\n{location}")
 
     def test_the_constructor_makes_nothing(self) -> None:
         before = sorted(os.listdir(self.directory))
@@ -136,7 +136,7 @@ class OptionsTest(unittest.TestCase):
 
     def test_values_that_no_engine_takes(self) -> None:
         for option, values in {
-            "layers": ("\u00b2", "0", "128", "", "1.5"),
+            "layers": ("\u00b2", "0", "128", "many", "1.5"),
             "expose": ("\u0668\u0660", "0", "65536", "80:80", "http"),
             "user": ("99999999999", "-1", "\u0661", "root", "1:x"),
             "volumes": ("data", "/data ../x"),

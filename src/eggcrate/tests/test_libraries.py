@@ -261,7 +261,7 @@ def by_pyelftools(data: bytes) -> tuple[Any, ...]:
         tuple(filter(None, search.split(":"))),
         "".join(tags.get("DT_SONAME", ())),
         tuple(
-            (need.name, tuple(each.name for each in each_version if each["vna_flags"] != 2))
+            (need.name, tuple(each.name for each in each_version if not each["vna_flags"] & 2))
             for section in sections
             if isinstance(section, GNUVerNeedSection)
             for need, each_version in section.iter_versions()
@@ -1063,6 +1063,7 @@ class WheelTags(unittest.TestCase):
             "cp311-abi3-manylinux_2_28_x86_64",
             "cp36.cp37-abi3-manylinux_2_28_x86_64",
             "py3-none-manylinux_2_17_x86_64",
+            "py3-none-win_amd64.manylinux_2_17_x86_64",
             "CP311-cp311-Linux_x86_64",
         ):
             self.assertEqual(self.complaints(wheel("x-1", tag)), [], tag)
@@ -1105,11 +1106,15 @@ class WheelTags(unittest.TestCase):
             self.assertIn(f"and the image's Python is 3.13{abiflags};", text)
 
     def test_another_machine(self) -> None:
-        for platform_tag in ("manylinux_2_17_aarch64", "linux_i686", "macosx_11_0_arm64"):
+        for platform_tag, what in (
+            ("manylinux_2_17_aarch64", "aarch64"),
+            ("linux_i686", "i686"),
+            ("macosx_11_0_arm64", "macosx_11_0_arm64"),
+        ):
             self.assertEqual(
                 self.complaints(wheel("x-1", f"cp311-cp311-{platform_tag}")),
                 [
-                    f"x-1 is built for {platform_tag}, and the image for linux/amd64; run "
+                    f"x-1 is built for {what}, and the image for linux/amd64; run "
                     "buildout on a machine of the image's platform"
                 ],
             )

@@ -1,0 +1,225 @@
+"""``bin/image``: what the part ``docker-image`` leaves, for the time between two buildouts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
+from eggcrate.image.store import Store, default_root, replacing
+from eggcrate.settings import ImageSettings, read
+
+_Command = Callable[[argparse.Namespace, ImageSettings, Store], int]
+
+
+def main(name: str, location: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a command on the image of a part; the exit code comes back.
+
+    ``location`` is the part's directory, in which buildout has left ``settings.json``.
+    0 is done, 1 an error that has been said, 2 wrong arguments; ``verify`` and ``why`` use 1
+    for no.
+    """
+    parser = _parser(name)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.WARNING if options.quiet else logging.INFO,
+        format="%(message)s",
+        stream=sys.stderr,
+    )
+    command: _Command = options.run
+    try:
+        settings = read(pathlib.Path(location, "settings.json"))
+        return command(options, settings, Store(default_root()))
+    except EggcrateError as error:
+        errors = error.errors if isinstance(error, SeveralErrors) else (error,)
+        for one in errors:
+            print(f"{name}: {one}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description="Work on the image of this buildout without running buildout: what its "
+        "parts have made is taken as it lies.",
+        epilog=f"Each command has its own help: {name} COMMAND --help",
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(word: str, run: _Command, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(word, help=text, description=f"{text}.")
+        command.set_defaults(run=run)
+        return command
+
+    build = add("build", _build, "build the image anew, as far as something has changed")
+    build.add_argument(
+        "--newest", action="store_true", help="ask apt for fresh package lists first"
+    )
+    add("plan", _plan, "print what the image would hold, and write nothing")
+    why = add("why", _why, "say why a file is in the image")
+    why.add_argument("path", nargs="+", help="a path of the image, or of this machine")
+    diff = add("diff", _diff, "print what the last build has changed")
+    diff.add_argument("--all", action="store_true", help="every path, however many")
+    report = add("report", _report, "write a page about the image")
+    report.add_argument("file", nargs="?", help="where to; default: report.html of the part")
+    add("verify", _verify, "build the image from scratch elsewhere, and compare")
+    save = add("save", _save, "write the archive for docker load, podman load and skopeo")
+    save.add_argument("file", help="where to, or - for standard output")
+    rebase = add("rebase", _rebase, "put the layers on Debian's packages as they are today")
+    rebase.add_argument("--base", metavar="SUITE", help="another release of Debian")
+    return parser
+
+
+def _build(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import build, summary
+
+    outcome = build(_with(settings, refresh=options.newest), store)
+    if not options.quiet:
+        print(summary(outcome))
+    return 0
+
+
+def _with(settings: ImageSettings, *, refresh: bool, suite: str | None = None) -> ImageSettings:
+    import dataclasses
+
+    return dataclasses.replace(
+        settings, refresh=refresh, offline=False, suite=suite or settings.suite
+    )
+
+
+def _plan(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import plan_image
+
+    planned = plan_image(_with(settings, refresh=False), store)
+    for warning in planned.warnings:
+        print(warning, file=sys.stderr)
+    _print(planned.plan.text())
+    return 0
+
+
+def _print(text: str) -> None:
+    """Print a text that may have any letters, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()
+
+
+def _why(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import last, relocation_of
+    from eggcrate.image.plan import FileType, printable, resolve
+
+    image = last(settings, store)
+    tree = {entry.path: entry for layer in image.layers for entry in layer.plan.entries}
+    relocation = relocation_of(settings, store)
+    status = 0
+    for word in options.path:
+        path = os.path.normpath(word).strip("/")
+        if path not in tree:
+            # a path of this machine, from the working directory
+            path = (relocation.path(os.path.abspath(word)) or path).strip("/")
+        real = resolve(path, tree, last=False)
+        found = [
+            (number, layer.plan.name, entry)
+            for number, layer in enumerate(image.layers, 1)
+            for entry in layer.plan.entries
+            if entry.path == real
+        ]
+        if not found:
+            print(f"/{printable(path)} is not in the image", file=sys.stderr)
+            status = 1
+            continue
+        # a directory comes with each layer that has something in it: the first one counts
+        number, layer_name, entry = found[0]
+        print(f"/{printable(real)}")
+        print(f"  why      {printable(entry.reason)}")
+        print(f"  layer    {number}, {printable(layer_name)}")
+        print(f"  group    {printable(entry.group)}")
+        print(f"  mode     {entry.mode:04o}, {entry.uid}:{entry.gid}")
+        if entry.type is FileType.REGULAR:
+            print(f"  bytes    {entry.size}")
+            print(f"  sha256   {entry.digest}")
+        elif entry.linkname:
+            print(f"  {entry.type.value:<8} {printable(entry.linkname)}")
+        if entry.source:
+            print(f"  from     {printable(entry.source)}")
+    return status
+
+
+def _diff(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import before_last, last
+    from eggcrate.image.difference import difference, text
+
+    image = last(settings, store)
+    before = before_last(settings, store)
+    _print(text(difference(before, image), **({"most": None} if options.all else {})))
+    return 0
+
+
+def _report(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import before_last, last
+    from eggcrate.image.report import report
+
+    path = pathlib.Path(options.file or settings.location / "report.html")
+    page = report(last(settings, store), before_last(settings, store))
+    with replacing(path) as stream:
+        stream.write(page.encode("utf-8", "backslashreplace"))
+    if not options.quiet:
+        print(path)
+    return 0
+
+
+def _verify(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import verify
+    from eggcrate.image.difference import difference, text
+
+    image, again = verify(_with(settings, refresh=False), store)
+    if again is None:
+        print(f"{image.manifest.digest} was built again, and is the same")
+        return 0
+    same = [layer.diff_id for layer in image.layers] == [
+        layer.diff_id for layer in again.layers
+    ]
+    what = "; the layers hold the same, compressed otherwise" if same else ""
+    print(
+        f"{image.manifest.digest} is not what is built now, {again.manifest.digest}{what}",
+        file=sys.stderr,
+    )
+    _print(text(difference(image, again)))
+    return 1
+
+
+def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    archive = settings.location / "image.tar"
+    if options.file == "-" and sys.stdout.isatty():
+        raise PlanError("an archive is nothing for a terminal", "name a file, or pipe it")
+    try:
+        with archive.open("rb") as source:
+            if options.file == "-":
+                shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
+                return 0
+            with replacing(pathlib.Path(options.file)) as stream:
+                shutil.copyfileobj(source, stream, 1 << 20)
+    except FileNotFoundError as error:
+        raise PlanError(f"there is no {archive}", "build it first") from error
+    return 0
+
+
+def _rebase(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import rebase, summary
+
+    outcome = rebase(_with(settings, refresh=True, suite=options.base), store)
+    if not options.quiet:
+        print(summary(outcome))
+    return 0
