@@ -19,7 +19,7 @@ from typing import Any
 
 from eggcrate import record
 from eggcrate.errors import EggcrateError, PlanError, raise_all
-from eggcrate.image import layout
+from eggcrate.image import cache, layout
 from eggcrate.image.layout import Image
 from eggcrate.image.oci import Healthcheck, RuntimeConfig
 from eggcrate.image.plan import (
@@ -115,6 +115,14 @@ def build(settings: ImageSettings, store: Store) -> Outcome:
     Nothing is written there before the plan is complete and has passed every check.  Where
     only ordinary files have other bytes than at the last build, its plan is used again.
     """
+    limit = cache.size_limit()
+    with store.in_use():
+        outcome = _build(settings, store)
+    cache.bound(store, limit)
+    return outcome
+
+
+def _build(settings: ImageSettings, store: Store) -> Outcome:
     location = settings.location
     before = _known_layers(location)
     base = _Base(settings, store)

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
 from eggcrate.image.store import Store, default_root, replacing
@@ -77,8 +78,22 @@ def _parser(name: str) -> argparse.ArgumentParser:
     add("verify", _verify, "build the image from scratch elsewhere, and compare")
     save = add("save", _save, "write the archive for docker load, podman load and skopeo")
     save.add_argument("file", help="where to, or - for standard output")
+    sbom = add("sbom", _sbom, "print what software is in the image")
+    sbom.add_argument(
+        "--format",
+        choices=("cyclonedx", "spdx", "provenance"),
+        default="cyclonedx",
+        help="CycloneDX 1.6 (the default), SPDX 2.3, or an in-toto statement (SLSA "
+        "provenance 1) of what the image was made from",
+    )
+    sbom.add_argument("--layer", type=int, metavar="N", help="only the N-th layer")
     rebase = add("rebase", _rebase, "put the layers on Debian's packages as they are today")
     rebase.add_argument("--base", metavar="SUITE", help="another release of Debian")
+    cache = add("cache", _cache, "show what the cache of all buildouts holds")
+    cache.add_argument("action", nargs="?", choices=("show", "prune"), default="show")
+    cache.add_argument(
+        "--all", action="store_true", help="prune everything, not only what is over the limit"
+    )
     return parser
 
 
@@ -216,10 +231,78 @@ def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     return 0
 
 
+def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from importlib.metadata import version
+
+    from eggcrate.build import last
+    from eggcrate.image import provenance, sbom
+    from eggcrate.image.compression import compressor
+    from eggcrate.image.layers import content
+    from eggcrate.image.plan import FileEntry
+
+    image = last(settings, store)
+    count = len(image.layers)
+    if options.layer is not None and not 1 <= options.layer <= count:
+        raise PlanError(
+            f"there is no layer {options.layer}", f"name one of the {count}, from 1 to {count}"
+        )
+    layers = {id(entry): layer for layer in image.layers for entry in layer.plan.entries}
+
+    def read_entry(entry: FileEntry) -> bytes:
+        return content(entry, layers[id(entry)], store)
+
+    components = sbom.inventory(image, read_entry)
+    python = ".".join(map(str, sys.version_info[:3]))
+    common: dict[str, Any] = {"epoch": settings.epoch, "builder_version": version("eggcrate")}
+    if options.format == "provenance":
+        text = provenance.statement(
+            image,
+            inputs=components,
+            settings=_parameters(settings),
+            tools={"compressor": compressor(settings.compression), "python": python},
+            **common,
+        )
+    else:
+        layer = None if options.layer is None else options.layer - 1
+        document = sbom.spdx if options.format == "spdx" else sbom.cyclonedx
+        text = document(image, components, layer=layer, **common)
+    _print(text.decode())
+    return 0
+
+
+def _parameters(settings: ImageSettings) -> dict[str, Any]:
+    """The options of the image that say nothing of this machine."""
+    return {
+        "name": [str(reference) for reference in settings.references],
+        "platform": str(settings.platform),
+        "parts": [part.name for part in settings.parts],
+        "directory": settings.directory,
+        "base": f"debian:{settings.suite}" if settings.suite else "debian",
+        "os-packages": [*settings.os_packages, *(["auto"] if settings.auto_packages else [])],
+        "python": settings.python,
+        "user": f"{settings.uid}:{settings.gid}",
+        "expose": list(settings.expose),
+        "layers": [str(settings.layers), *map(" ".join, settings.together)],
+        "compression": settings.compression,
+    }
+
+
 def _rebase(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import rebase, summary
 
     outcome = rebase(_with(settings, refresh=True, suite=options.base), store)
     if not options.quiet:
         print(summary(outcome))
+    return 0
+
+
+def _cache(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.image import cache
+
+    limit = cache.size_limit()
+    if options.action == "prune":
+        pruned = cache.prune(store.root, limit=limit, everything=options.all)
+        print(cache.pruned_text(pruned))
+        return int(pruned.busy)
+    print(cache.usage_text(store.root, cache.usage(store.root), limit))
     return 0

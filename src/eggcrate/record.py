@@ -16,27 +16,35 @@ from eggcrate.image.compression import cores
 from eggcrate.image.layers import Layer, write_layer
 from eggcrate.image.layout import Image, with_layers
 from eggcrate.image.oci import Descriptor, Platform, Reference
-from eggcrate.image.plan import FileEntry, FileType, LayerPlan, as_row, from_row
+from eggcrate.image.plan import FileEntry, LayerPlan, as_row, from_row
 from eggcrate.image.store import Store
 from eggcrate.payload.bytecode import bytecode_entries, bytecode_path
-from eggcrate.payload.files import TICK, Facts, Files, listing, settled, stamp
+from eggcrate.payload.files import TICK, Facts, Files, Stamp, listing, settled, stamp
 from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.libraries import Binary, as_record, from_record
 from eggcrate.payload.relocation import Relocation, Rule
 
 # Raise it whenever a record of an older release must not be used.
-FORMAT = 1
+FORMAT = 2
 
 # Kinds of groups whose files are taken one by one: a changed one changes its entry and its
 # byte-code, and nothing else.
 _PLAIN_KINDS = ("develop", "data", "configuration")
-# Files that say what else goes in, or what of it
-_TELLING = (".pth", ".egg-link", "top_level.txt", "pyvenv.cfg", "RECORD", "METADATA")
+# Files that say what else goes in, what of it, or whether it fits
+_TELLING = (
+    *(".pth", ".egg-link", "pyvenv.cfg"),
+    *("METADATA", "PKG-INFO", "RECORD", "WHEEL", "requires.txt", "top_level.txt"),
+)
 
 
 def place_key(location: pathlib.Path) -> str:
     """Under which key a store remembers what was built for a directory."""
-    return hashlib.sha256(os.fsencode(location)).hexdigest()
+    return hashlib.sha256(b"%d %b" % (FORMAT, os.fsencode(location))).hexdigest()
+
+
+def _remembered(store: Store, location: pathlib.Path) -> dict[str, Any]:
+    table = store.table("builds", place_key(location))
+    return table if isinstance(table, dict) else {}
 
 
 def remember(
@@ -63,27 +71,31 @@ def remember(
             if entry.source is not None:
                 ordinary = entry.group.partition(" ")[0] in _PLAIN_KINDS
                 plain[entry.source] = ordinary and plain.get(entry.source, True)
-    for name in (*telling, *_linked(image)):
+    for name in telling:
         plain[name] = False
     rows: dict[str, Any] = {}
     directories: dict[str, Any] = {}
     links: dict[str, str] = {}
     absent: set[str] = set()
     for seen in files:
-        for path, (sign, mode, facts) in seen.seen():
+        for path, sign, lasting, facts in seen.seen():
             ordinary = (
                 plain.get(path, False) and _is_simple(facts) and not path.endswith(_TELLING)
             )
-            rows[path] = (sign, mode, facts.digest, ordinary)
+            rows[path] = (tuple(sign), lasting, facts.digest, ordinary)
         for path, (stamp_, names) in seen.directories.items():
             recent = max(stamp_.modified, stamp_.changed) + TICK >= started
             directories[path] = (None if recent else tuple(stamp_), names)
         links.update(seen.links)
         absent |= seen.absent
-    before = store.table("builds", place_key(location)) or {}
+    for path in (*rows, *directories):
+        if os.path.islink(path):  # what it leads to was looked at
+            links[path] = os.readlink(path)
+    before = _remembered(store, location)
     table = {
         "key": key,
         "rules": [(rule.source, rule.target) for rule in relocation.rules],
+        "facts": Files(relocation).key,
         "cache_tag": cache_tag,
         "files": rows,
         "directories": directories,
@@ -102,17 +114,6 @@ def _is_simple(facts: Facts) -> bool:
     return not (
         facts.touched or facts.first_line or facts.secret or facts.binary or facts.complaint
     )
-
-
-def _linked(image: Image) -> Iterable[str]:
-    """The sources that have several names in the image."""
-    for layer in image.layers:
-        links = {
-            entry.linkname for entry in layer.plan.entries if entry.type is FileType.HARDLINK
-        }
-        for entry in layer.plan.entries if links else ():
-            if entry.path in links and entry.source:
-                yield entry.source
 
 
 def _previous(before: Mapping[str, Any], image: Image) -> Any:
@@ -163,9 +164,10 @@ def _plan_key(location: pathlib.Path, key: str) -> str:
 
 def _keep_plan(store: Store, location: pathlib.Path, layer: Layer) -> None:
     key = _plan_key(location, layer.key)
-    if not store.has_table("plans", key):
-        rows = [as_row(entry) for entry in layer.plan.entries]
-        store.keep_table("plans", key, (layer.plan.name, rows))
+    table = (layer.plan.name, [as_row(entry) for entry in layer.plan.entries])
+    # the same bytes may be there for another reason, or come from another place
+    if store.table("plans", key) != table:
+        store.keep_table("plans", key, table)
 
 
 def _recall_plan(store: Store, location: pathlib.Path, key: str) -> LayerPlan | None:
@@ -181,8 +183,7 @@ def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> I
 
     None when the store does not know it any more.
     """
-    table = store.table("builds", place_key(location)) or {}
-    row = table.get("previous" if previous else "image")
+    row = _remembered(store, location).get("previous" if previous else "image")
     if not row:
         return None
     plans = [_recall_plan(store, location, layer[4]) for layer in row["layers"]]
@@ -193,7 +194,7 @@ def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> I
 
 def replace(store: Store, location: pathlib.Path, image: Image) -> None:
     """Let ``image`` be the one that was built for a directory last, in another way."""
-    table = store.table("builds", place_key(location)) or {}
+    table = _remembered(store, location)
     table["previous"] = _previous(table, image)
     table["image"] = _image_row(image)
     # what the next build looks at is not what this one was made of
@@ -267,8 +268,8 @@ def again(
 
     Then the image has to be planned from its beginning.
     """
-    table = store.table("builds", place_key(location))
-    if not isinstance(table, dict) or table.get("key") != key:
+    table = _remembered(store, location)
+    if table.get("key") != key:
         return None
     row = table["image"]
     blobs = [row["manifest"], row["config"], *(layer[1] for layer in row["layers"])]
@@ -324,6 +325,8 @@ def _same_surroundings(table: Mapping[str, Any], news: _News) -> bool:
             with os.scandir(path) as found:
                 if listing(sorted(found, key=lambda child: child.name)) != names:
                     return False
+            if os.path.islink(path) and path not in table["links"]:
+                return False
             known = tuple(stamp(status)) if settled(status, now) else None
             news.directories[path] = (known, names)
         for path, text in table["links"].items():
@@ -337,23 +340,28 @@ def _same_surroundings(table: Mapping[str, Any], news: _News) -> bool:
 def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
     """Whether files are as they were, but for the bytes of ordinary ones."""
     files = Files(Relocation(tuple(Rule(*rule) for rule in table["rules"])))
-    for path, (sign, mode, digest, ordinary) in table["files"].items():
+    if files.key != table["facts"]:
+        return False
+    links = table["links"]
+    for path, (sign, lasting, digest, ordinary) in table["files"].items():
         try:
-            status = os.lstat(path)
-            if sign == stamp(status):
+            status = os.stat(path) if path in links else os.lstat(path)
+            now, before = stamp(status), Stamp(*sign)
+            if lasting and now == before:
                 continue
-            if status.st_mode != mode:
+            # with another name more or less, it may be a link in the image, or be none
+            if now.mode != before.mode or max(now.links, before.links) > 1:
                 return False
             facts = files.facts(path, status, secrets=ordinary)
         except OSError:
             return False
         if facts.digest != digest:
-            if not ordinary or status.st_nlink > 1 or not _is_simple(facts):
+            if not ordinary or not _is_simple(facts):
                 return False
             news.changed[path] = facts
     news.files = {
-        path: (sign, mode, facts.digest, table["files"][path][3])
-        for path, (sign, mode, facts) in files.seen()
+        path: (tuple(sign), lasting, facts.digest, table["files"][path][3])
+        for path, sign, lasting, facts in files.seen()
     }
     return True
 
@@ -364,9 +372,13 @@ def _patched(
     store: Store,
     location: pathlib.Path,
 ) -> dict[int, LayerPlan] | None:
-    """The plans of the layers that hold changed files, by their place in the image."""
+    """The plans of the layers that hold changed files, by their place in the image.
+
+    None when the plans have not all of them, or when byte-code is no longer there.
+    """
     cache_tag = table["cache_tag"]
     found: dict[int, LayerPlan] = {}
+    missed = set(changed)
     for number, (name, _, _, _, key) in enumerate(table["image"]["layers"]):
         if name.partition(" ")[0] not in _PLAIN_KINDS:
             continue
@@ -378,6 +390,7 @@ def _patched(
         for entry in plan.entries:
             facts = changed.get(entry.source or "")
             if facts is not None:
+                missed.discard(entry.source or "")
                 entry = dataclasses.replace(entry, size=facts.size, digest=facts.digest)
                 entries[entry.path] = entry
                 if entry.path.endswith(".py"):
@@ -390,4 +403,7 @@ def _patched(
         entries.update((entry.path, entry) for entry in compiled)
         if number in found:
             found[number] = LayerPlan(name, tuple(entries.values()))
-    return found
+            bundles = {entry.source for entry in entries.values() if entry.offset is not None}
+            if not all(map(os.path.exists, filter(None, bundles))):
+                return None
+    return None if missed else found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from eggcrate.errors import SettingsError
 
@@ -89,6 +90,21 @@ def _compress(kind: str) -> Callable[[bytes], bytes] | None:
         }
         return lambda data: bytes(zstd.compress(data, options=options))
     return None
+
+
+@contextlib.contextmanager
+def plain(stream: BinaryIO, media_type: str) -> Iterator[BinaryIO]:
+    """The uncompressed bytes of a layer's blob, by its media type."""
+    if media_type.endswith("+gzip"):
+        import gzip
+
+        with gzip.open(stream) as opened:
+            yield cast("BinaryIO", opened)
+    elif media_type.endswith("+zstd"):
+        with _zstd().ZstdFile(stream) as opened:
+            yield opened
+    else:
+        yield stream
 
 
 def cores() -> int:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
-from eggcrate.image.compression import SUFFIX, Sink, compressor
+from eggcrate.image.compression import SUFFIX, Sink, compressor, plain
 from eggcrate.image.oci import LAYER, Descriptor
-from eggcrate.image.plan import FileEntry, FileType, LayerPlan
+from eggcrate.image.plan import FileEntry, FileType, LayerPlan, printable
 from eggcrate.image.store import Store
 
 # Raise it whenever the bytes that come of the same entries change.
@@ -154,7 +154,8 @@ def _write_content(sink: Sink, entry: FileEntry, store: Store) -> None:
                 sink.write(data)
     except OSError as error:
         raise PlanError(
-            f"{entry.source} can't be read: {error.strerror}", "mend it and run again"
+            f"{printable(entry.source or entry.path)} can't be read: {error.strerror}",
+            "mend it and run again",
         ) from error
     if written != entry.size or digest.hexdigest() != entry.digest:
         assert entry.source is not None, entry.path
@@ -164,14 +165,14 @@ def _write_content(sink: Sink, entry: FileEntry, store: Store) -> None:
 
 def layer_key(entries: Sequence[FileEntry], compression: str, epoch: int) -> str:
     """What a layer's bytes depend on, as one hexadecimal SHA-256."""
-    first = f"{FORMAT} {compressor(compression)} {epoch}"
-    lines = [
-        f"{entry.path}\0{entry.type.value}\0{entry.mode:o} {entry.uid} {entry.gid} "
-        f"{entry.size}\0{entry.digest}\0{entry.linkname}\0"
-        for entry in entries
-    ]
-    text = "\n".join((first, *lines))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(f"{FORMAT} {compressor(compression)} {epoch}".encode())
+    for entry in entries:
+        line = (
+            f"\n{entry.path}\0{entry.type.value}\0{entry.mode:o} {entry.uid} {entry.gid} "
+            f"{entry.size}\0{entry.digest}\0{entry.linkname}\0"
+        )
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def write_layer(
@@ -211,6 +212,29 @@ def write_layer(
     store.remember("layers", key, record)
     descriptor = Descriptor(LAYER + SUFFIX[compression], done.digest, done.stored)
     return Layer(plan, descriptor, done.diff_id, done.size, key, made=True)
+
+
+def content(entry: FileEntry, layer: Layer, store: Store) -> bytes:
+    """The bytes of a regular file of a layer: those of its source, unless it has changed."""
+    try:
+        with entry.open() as stream:
+            data = stream.read()
+        if hashlib.sha256(data).hexdigest() == entry.digest:
+            return data
+    except OSError:
+        pass
+    with (
+        store.open(layer.descriptor.digest) as blob,
+        plain(blob, layer.descriptor.media_type) as stream,
+        tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape") as archive,
+    ):
+        for member in archive:
+            if member.name == entry.path and (found := archive.extractfile(member)):
+                return found.read()
+    raise PlanError(
+        f"/{printable(entry.path)} is not in the layer {layer.descriptor.digest}",
+        "build the image again",
+    )
 
 
 def recalled(plan: LayerPlan, key: str, store: Store, compression: str) -> Layer | None:

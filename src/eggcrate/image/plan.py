@@ -8,6 +8,7 @@ import enum
 import fnmatch
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -63,12 +64,21 @@ class FileEntry:
         if self.data is not None:
             return io.BytesIO(self.data)
         assert self.source is not None, self.path
-        stream = open(self.source, "rb")  # noqa: SIM115  (the caller closes it)
+        stream = open_at_once(self.source)
         if self.offset is None:
             return stream
         with stream:
             stream.seek(self.offset)
             return io.BytesIO(stream.read(self.size))
+
+
+def open_at_once(path: str) -> BinaryIO:
+    """The bytes of a file, as a stream: none where a fifo has taken its place meanwhile."""
+    return open(path, "rb", opener=_without_waiting)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def as_row(entry: FileEntry) -> tuple[Any, ...]:
@@ -182,17 +192,18 @@ class LayerPlan:
 
     def text(self, number: int) -> str:
         """The layer for people, the ``number``-th of its image."""
-        lines = [f"{PLAN_LAYER}{number}: {self.name}, {self.size} bytes"]
+        return _joined(self.lines(number))
+
+    def lines(self, number: int) -> Iterator[str]:
+        """The lines of :meth:`text`."""
+        yield f"{PLAN_LAYER}{number}: {self.name}, {self.size} bytes\n"
         for entry in self.entries:
             path = printable(entry.path)
             if entry.linkname:
                 path += f" -> {printable(entry.linkname)}"
             elif entry.type is FileType.DIRECTORY:
                 path += "/"
-            lines.append(
-                f"{number:>3}  {entry.mode:04o} {entry.size:>11}  /{path}  ({entry.reason})"
-            )
-        return "\n".join(lines) + "\n"
+            yield f"{number:>3}  {entry.mode:04o} {entry.size:>11}  /{path}  ({entry.reason})\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,8 +223,15 @@ class BuildPlan:
 
     def text(self) -> str:
         """The plan for people: each file with its layer, and why it is there."""
-        parts = [layer.text(number) for number, layer in enumerate(self.layers, 1)]
-        return PLAN_HEADER + "".join(parts)
+        layers = (layer.lines(number) for number, layer in enumerate(self.layers, 1))
+        return _joined(itertools.chain((PLAN_HEADER,), *layers))
+
+
+def _joined(lines: Iterable[str]) -> str:
+    # without a list of all of them
+    stream = io.StringIO()
+    stream.writelines(lines)
+    return stream.getvalue()
 
 
 def printable(text: str) -> str:
@@ -286,6 +304,13 @@ def _order(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
+def _sorted(paths: Iterable[str]) -> list[str]:
+    """The paths in the order of their bytes."""
+    found = list(paths)
+    # mostly that is the order of their letters, which needs no memory for the bytes
+    return sorted(found, key=None if all(map(str.isascii, found)) else _order)
+
+
 def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
     """One tree of all entries, in which every path is claimed once and has its parents.
 
@@ -321,6 +346,7 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
             continue
         if path != entry.path:
             entry = dataclasses.replace(entry, path=path)
+        path = entry.path  # not the same text once more, in memory 100,000 times
         if entry.type is FileType.HARDLINK:
             entry = dataclasses.replace(entry, linkname=place(entry.linkname))
         first = tree.setdefault(path, entry)
@@ -332,7 +358,7 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
                     "exclude one of the two sources, or give one another target",
                 )
             )
-    for path in sorted(tree, key=_order):
+    for path in _sorted(tree):
         parent = path.rpartition("/")[0]
         while parent:
             above = tree.get(parent)
@@ -351,7 +377,7 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
                 break  # what is above it has had its turn, or will have
             parent = parent.rpartition("/")[0]
     raise_all(errors)
-    return _first_of_hardlinks(dict(sorted(tree.items(), key=lambda item: _order(item[0]))))
+    return _first_of_hardlinks({path: tree[path] for path in _sorted(tree)})
 
 
 def _first_of_hardlinks(tree: dict[str, FileEntry]) -> dict[str, FileEntry]:
@@ -380,7 +406,7 @@ def _first_of_hardlinks(tree: dict[str, FileEntry]) -> dict[str, FileEntry]:
     raise_all(errors)
     for target, links in names.items():
         stored = tree[target]
-        paths = sorted((target, *(link.path for link in links)), key=_order)
+        paths = _sorted((target, *(link.path for link in links)))
         for path in paths:
             tree[path] = dataclasses.replace(
                 tree[path], type=FileType.HARDLINK, data=None, source=None, size=0, digest="",
@@ -442,7 +468,7 @@ def plan_layers(
         tuple(
             LayerPlan(
                 key[2],
-                tuple(_with_parents(sorted(layers[key], key=lambda e: _order(e.path)), tree)),
+                tuple(_with_parents(_sorted(entry.path for entry in layers[key]), tree)),
             )
             for key in sorted(layers)
         )
@@ -479,22 +505,19 @@ def _asked(unit: str, together: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return ()
 
 
-def _with_parents(
-    entries: list[FileEntry], tree: Mapping[str, FileEntry]
-) -> Iterator[FileEntry]:
-    """The entries with every directory above them, which engines would else invent."""
+def _with_parents(paths: list[str], tree: Mapping[str, FileEntry]) -> Iterator[FileEntry]:
+    """The paths' entries with every directory above them, which engines would else invent."""
+    # directories
     seen: set[str] = set()
-
-    def above(path: str) -> Iterator[FileEntry]:
+    for path in paths:
+        above = []
         parent = path.rpartition("/")[0]
-        if parent and parent not in seen:
-            yield from above(parent)
-            seen.add(parent)
-            yield tree[parent]
-
-    for entry in entries:
-        if entry.path.rpartition("/")[0] not in seen:
-            yield from above(entry.path)
-        if entry.path not in seen:
-            seen.add(entry.path)
-            yield entry
+        while parent and parent not in seen:
+            above.append(parent)
+            parent = parent.rpartition("/")[0]
+        seen.update(above)
+        yield from (tree[parent] for parent in reversed(above))
+        if path not in seen:
+            if tree[path].type is FileType.DIRECTORY:
+                seen.add(path)
+            yield tree[path]

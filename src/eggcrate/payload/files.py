@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from eggcrate.errors import PlanError
+from eggcrate.image.plan import open_at_once, printable
 from eggcrate.image.store import Store
 from eggcrate.payload import libraries
 from eggcrate.payload.libraries import Binary
@@ -17,7 +19,7 @@ from eggcrate.payload.relocation import Relocation
 from eggcrate.payload.secrets import secret_in
 
 # Raise it whenever what is kept of a file, or the way it is found, changes.
-FORMAT = 1
+FORMAT = 3
 
 _BLOCK = 1 << 20
 # Files that are larger are read a block at a time.
@@ -50,7 +52,7 @@ class Facts(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does (stat(2)); times in nanoseconds."""
+    """What changes when a file does (stat(2)); times in nanoseconds, ``links`` its names."""
 
     device: int
     inode: int
@@ -58,18 +60,21 @@ class Stamp(NamedTuple):
     size: int
     modified: int
     changed: int
+    links: int
 
 
 def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file, a directory or a link."""
+    # a directory's size and links say nothing of its own
+    directory = stat.S_ISDIR(status.st_mode)
     return Stamp(
         status.st_dev,
         status.st_ino,
         status.st_mode,
-        # a directory's size says nothing of its own
-        0 if stat.S_ISDIR(status.st_mode) else status.st_size,
+        0 if directory else status.st_size,
         status.st_mtime_ns,
         status.st_ctime_ns,
+        1 if directory else status.st_nlink,
     )
 
 
@@ -81,17 +86,21 @@ def settled(status: os.stat_result, now: int) -> bool:
 class Files:
     """The facts of files, kept in a store from one build of a site to the next.
 
-    What is kept is trusted as long as the file's stamp is the same.
+    What is kept is trusted as long as the file's stamp is the same; ``key`` stands for all
+    else that facts depend on.
     """
 
     def __init__(self, relocation: Relocation, store: Store | None = None) -> None:
         self._relocation = relocation
         self._store = store
-        rules = f"{FORMAT} {relocation.rules}"
-        self._key = hashlib.sha256(rules.encode("utf-8", "surrogateescape")).hexdigest()
-        table = store.table("files", self._key) if store else None
-        self._known: dict[str, list[Any]] = table if isinstance(table, dict) else {}
-        self._used: dict[str, list[Any]] = {}
+        # a path has another spelling when its links lead elsewhere
+        real = [os.path.realpath(rule.source) for rule in relocation.rules]
+        rules = f"{FORMAT} {relocation.rules} {real}"
+        self.key = hashlib.sha256(rules.encode("utf-8", "surrogateescape")).hexdigest()
+        table = store.table("files", self.key) if store else None
+        # stamps and facts by path, marshalled: as objects, those of 100,000 files take 60 MB
+        self._known: dict[str, bytes] = table if isinstance(table, dict) else {}
+        self._used: dict[str, bytes] = {}
         self._unsettled: set[str] = set()
         self._read_any = False
         self.binaries: dict[str, Binary | None] = {}
@@ -106,28 +115,35 @@ class Files:
 
         ``secrets`` says whether to look for them.
         """
-        sign = list(stamp(status))
-        row = self._used.get(path) or self._known.get(path)
-        if row is not None and row[0] == sign and not (secrets and row[1][5] is None):
-            facts = _from_row(row[1])
+        row = self._used.get(path) or self._known.pop(path, None)
+        kept = _from_row(row) if row is not None else None
+        if kept and kept[0] == stamp(status) and not (secrets and kept[1].secret is None):
+            # what else was kept must not show in what is made of them
+            facts = kept[1] if secrets else kept[1]._replace(secret=None)
         else:
             self._read_any = True
             now = time.time_ns()
-            facts = self._read(path, secrets)
-            row = [sign, _as_row(facts)]
+            facts = self._read(path, status, secrets)
+            row = _as_row(stamp(status), facts)
             if not settled(status, now):
                 self._unsettled.add(path)
+        assert row is not None
         self._used[path] = row
-        if not facts.complaint:
+        if facts.binary or (status.st_mode & 0o111 and not facts.complaint):
             self.binaries[facts.digest] = facts.binary
         return facts
 
-    def _read(self, path: str, secrets: bool) -> Facts:
+    def _read(self, path: str, status: os.stat_result, secrets: bool) -> Facts:
         digest = hashlib.sha256()
         size, text, touched, first = 0, True, False, b""
         tail, secret = b"", ""
         overlap = self._relocation.longest
-        with open(path, "rb") as stream:
+        with open_at_once(path) as stream:
+            if not os.path.samestat(os.fstat(stream.fileno()), status):
+                raise PlanError(
+                    f"{printable(path)} was replaced while it was read",
+                    "run again when nothing writes to it",
+                )
             while block := stream.read(_WHOLE if not size else _BLOCK):
                 digest.update(block)
                 first = first or block[:_LONGEST_LINE]
@@ -187,19 +203,19 @@ class Files:
 
     def keep(self) -> None:
         """Let the next build know what was read for this one."""
-        if self._store is None or not (self._read_any or len(self._used) != len(self._known)):
+        if self._store is None or not (self._read_any or self._known):
             return
-        settled_rows = {
-            path: row for path, row in self._used.items() if path not in self._unsettled
-        }
-        self._store.keep_table("files", self._key, settled_rows)
+        rows = self._used
+        if self._unsettled:
+            rows = {path: row for path, row in rows.items() if path not in self._unsettled}
+        self._store.keep_table("files", self.key, rows)
 
-    def seen(self) -> Iterator[tuple[str, tuple[tuple[int, ...] | None, int, Facts]]]:
-        """Each file that was read: its stamp, None when that may not show the next change,
-        its mode, and its facts."""
-        for path, (sign, row) in self._used.items():
-            known = None if path in self._unsettled else tuple(sign)
-            yield path, (known, sign[2], _from_row(row))
+    def seen(self) -> Iterator[tuple[str, Stamp, bool, Facts]]:
+        """Each file that was read: its stamp, whether that will show the next change, and its
+        facts."""
+        for path, row in self._used.items():
+            sign, facts = _from_row(row)
+            yield path, sign, path not in self._unsettled, facts
 
 
 def _name(child: os.DirEntry[str]) -> str:
@@ -209,19 +225,24 @@ def _name(child: os.DirEntry[str]) -> str:
 def listing(children: Iterable[os.DirEntry[str]]) -> str:
     """What a directory has, as one digest; byte-code comes and goes unnoticed."""
     names = [
-        f"{child.name}/{child.is_dir(follow_symlinks=False):d}{child.is_symlink():d}"
+        f"{child.name}/{child.is_dir(follow_symlinks=False):d}"
+        f"{child.is_file(follow_symlinks=False):d}"
         for child in children
         if child.name != "__pycache__"
     ]
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _as_row(facts: Facts) -> list[Any]:
+def _as_row(sign: Stamp, facts: Facts) -> bytes:
     binary = libraries.as_record(facts.binary) if facts.binary else None
-    return [*facts[:-2], binary, facts.complaint]
+    digest = bytes.fromhex(facts.digest)
+    return marshal.dumps((*sign, facts.size, digest, *facts[2:-2], binary, facts.complaint))
 
 
-def _from_row(row: list[Any]) -> Facts:
-    size, digest, text, touched, first_line, secret, binary, complaint = row
+def _from_row(row: bytes) -> tuple[Stamp, Facts]:
+    values = marshal.loads(row)  # noqa: S302  (as this user has written it)
+    size, digest, text, touched, first_line, secret, binary, complaint = values[7:]
     found = libraries.from_record(binary) if binary else None
-    return Facts(size, digest, text, touched, first_line, secret, found, complaint)
+    return Stamp(*values[:7]), Facts(
+        size, digest.hex(), text, touched, first_line, secret, found, complaint
+    )

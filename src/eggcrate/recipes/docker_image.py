@@ -103,10 +103,11 @@ class Recipe:
         from eggcrate.settings import document
 
         settings = self._settings(parts=self._made_parts())
-        write_if_changed(settings.location / "settings.json", document(settings))
-        write_if_changed(self._script, self._console(settings.location), 0o755)
         outcome = build(settings, Store(default_root()))
         self._logger.info("%s", summary(outcome))
+        # what fails leaves the script and its settings as they are for the image that is there
+        write_if_changed(settings.location / "settings.json", document(settings))
+        write_if_changed(self._script, self._console(settings.location), 0o755)
         archive = settings.location / "image.tar"
         here = pathlib.Path(self.buildout["buildout"]["directory"])
         if archive.is_relative_to(here):

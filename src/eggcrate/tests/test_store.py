@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+from collections.abc import Callable
 from unittest import mock
 
 from eggcrate.errors import PlanError
 from eggcrate.image import store as stores
-from eggcrate.image.store import Store, default_root, replacing, write_if_changed
+from eggcrate.image.store import Store, default_root, remove, replacing, write_if_changed
+
+_IO_ERROR = OSError(errno.EIO, os.strerror(errno.EIO))
 
 # Started in four processes at once: each puts the same blobs.
 _WRITER = """
@@ -24,6 +29,15 @@ for number in range(20):
     digest = store.put(bytes([number]) * 100_000)
     store.remember("test", "k", {"digest": digest})
     assert store.recall("test", "k")
+"""
+
+# Uses a store for half a second.
+_BUILDING = """
+import pathlib, sys, time
+from eggcrate.image.store import Store
+with Store(pathlib.Path(sys.argv[1])).in_use():
+    print("building", flush=True)
+    time.sleep(0.5)
 """
 
 
@@ -95,6 +109,42 @@ class Replacing(Scratch):
         self.assertIn("No space left on device", caught.exception.what)
         self.assertEqual(self.files(), [])
 
+    def test_what_can_t_be_synced_is_not_there(self) -> None:
+        path = self.root / "file"
+        path.write_bytes(b"good")
+        with (
+            mock.patch("os.fsync", side_effect=_IO_ERROR),
+            self.assertRaises(PlanError) as caught,
+            replacing(path) as stream,
+        ):
+            stream.write(b"new")
+        self.assertIn("Input/output error", caught.exception.what)
+        self.assertEqual(path.read_bytes(), b"good")
+        self.assertEqual(self.files(), ["file"])
+
+
+class Removing(Scratch):
+    def test_files_links_and_directories(self) -> None:
+        (self.root / "kept").write_bytes(b"")
+        (self.root / "link").symlink_to(".")
+        (self.root / "directory/below").mkdir(parents=True)
+        for name in ("link", "directory", "nosuch"):
+            self.assertTrue(remove(self.root / name))
+        self.assertEqual(self.files(), ["kept"])
+
+    def test_half_a_directory_has_another_name(self) -> None:
+        (self.root / "directory").mkdir()
+        (self.root / "directory/file").write_bytes(b"")
+        # as when it is killed
+        with mock.patch("shutil.rmtree", side_effect=KeyError), self.assertRaises(KeyError):
+            remove(self.root / "directory")
+        (left,) = self.files()
+        self.assertRegex(left, rf"^\.eggcrate-tmp-{os.getpid()}-\w+/file$")
+
+    def test_what_can_t_be_removed(self) -> None:
+        with mock.patch("pathlib.Path.unlink", side_effect=PermissionError):
+            self.assertFalse(remove(self.root / "file"))
+
 
 class WritingIfChanged(Scratch):
     def test_an_unchanged_file_is_not_touched(self) -> None:
@@ -156,6 +206,73 @@ class Blobs(Scratch):
             stream.write(b"")
         self.assertIn("EGGCRATE_CACHE", caught.exception.hint)
 
+    def test_a_blob_is_verified_when_it_is_opened(self) -> None:
+        store = Store(self.root)
+        digest = store.put(b"abc")
+        with store.open(digest) as stream:
+            self.assertEqual(stream.read(), b"abc")
+        store.blob(digest).write_bytes(b"abd")
+        with self.assertRaises(PlanError) as caught:
+            store.open(digest)
+        self.assertEqual(
+            str(caught.exception),
+            f"the blob {digest} in the cache {self.root} is damaged; run again: it has been "
+            "removed, and will be made anew",
+        )
+        self.assertFalse(store.has(digest, 3))
+
+    def test_a_blob_that_was_verified_is_not_read_again(self) -> None:
+        store = Store(self.root)
+        digest = store.put(b"abc")
+        store.verify(digest)
+        with mock.patch.object(stores, "sha256", side_effect=KeyError):
+            store.verify(digest)
+            os.utime(store.blob(digest), (1, 1))
+            self.assertRaises(KeyError, store.verify, digest)
+
+    def test_what_is_damaged_goes_with_all_that_mentions_it(self) -> None:
+        store = Store(self.root)
+        digest, other = store.put(b"abc"), store.put(b"xyz")
+        store.remember("layers", "a1", {"digest": digest})
+        store.remember("layers", "a2", {"digest": other})
+        store.keep_table("plans", "b1", [("f", os.fspath(store.blob(digest)))])
+        store.keep_table("plans", "b2", [("f", os.fspath(store.blob(other)))])
+        store.verify(digest)
+        store.blob(digest).write_bytes(b"abd")
+        self.assertRaises(PlanError, store.verify, digest)
+        self.assertIsNone(store.recall("layers", "a1"))
+        self.assertIsNone(store.table("plans", "b1"))
+        self.assertIsNotNone(store.recall("layers", "a2"))
+        self.assertIsNotNone(store.table("plans", "b2"))
+        self.assertEqual(len(self.files()), 3)
+
+    def test_a_blob_that_can_t_be_synced_is_not_there(self) -> None:
+        store = Store(self.root)
+        digest = f"sha256:{hashlib.sha256(b'abc').hexdigest()}"
+        with (
+            mock.patch("os.fsync", side_effect=_IO_ERROR),
+            self.assertRaises(PlanError) as caught,
+            store.writing() as stream,
+        ):
+            stream.write(b"abc")
+            store.adopt(stream, digest)
+        self.assertEqual(
+            caught.exception.what, f"the cache {self.root} can't be written: Input/output error"
+        )
+        self.assertEqual(self.files(), [])
+
+    def test_it_counts_what_it_writes(self) -> None:
+        store = Store(self.root)
+        store.put(b"abc")
+        store.put(b"abc")
+        store.keep_table("plans", "a", "x" * 100)
+        store.keep_table("plans", "a", "x" * 50)
+        with store.writing() as stream:
+            stream.write(b"xyz")
+            store.adopt(stream, f"sha256:{hashlib.sha256(b'xyz').hexdigest()}")
+        size = sum((self.root / name).stat().st_size for name in self.files())
+        self.assertEqual(store.written, size)
+
     def test_several_processes_may_write_at_a_time(self) -> None:
         package = pathlib.Path(stores.__file__).parents[2]
         environment = {**os.environ, "PYTHONPATH": os.fspath(package)}
@@ -186,6 +303,156 @@ class Records(Scratch):
         for damaged in (b"", b"{", b"[1]", b"\xff", b"null"):
             path.write_bytes(damaged)
             self.assertIsNone(store.recall("layers", "abc"), damaged)
+
+    def test_no_damage_is_recalled(self) -> None:
+        store = Store(self.root)
+        store.remember("layers", "abc", {"diff_id": "sha256:12", "size": 1})
+        store.keep_table("plans", "abc", [("a", 1, b"x")])
+        for path in self.root.glob("records/*/ab/abc"):
+            whole = path.read_bytes()
+            for place in range(len(whole)):
+                changed = bytearray(whole)
+                changed[place] ^= 1 << place % 8
+                path.write_bytes(changed)
+                self.assertIsNone(store.recall("layers", "abc") and store.table("plans", "abc"))
+                path.write_bytes(whole[:place])
+                self.assertIsNone(store.recall("layers", "abc") and store.table("plans", "abc"))
+            path.write_bytes(whole)
+        self.assertEqual(store.recall("layers", "abc"), {"diff_id": "sha256:12", "size": 1})
+        self.assertEqual(store.table("plans", "abc"), [("a", 1, b"x")])
+
+    def test_a_record_says_within_an_hour_when_it_was_used(self) -> None:
+        Store(self.root).remember("layers", "abc", {})
+        Store(self.root).keep_table("plans", "abc", [])
+        uses: tuple[Callable[[Store], object], ...] = (
+            lambda store: store.recall("layers", "abc"),
+            lambda store: store.table("plans", "abc"),
+            lambda store: store.has_table("plans", "abc"),
+        )
+        for use in uses:
+            now = time.time()
+            for age, expected in ((1000, 1000), (10_000, 0)):
+                for path in self.root.glob("records/*/ab/abc"):
+                    os.utime(path, (now - age, now - age))
+                use(Store(self.root))
+                found = [path.stat().st_mtime for path in self.root.glob("records/*/ab/abc")]
+                self.assertAlmostEqual(now - max(found), expected, delta=60)
+
+    def test_a_look_is_no_use(self) -> None:
+        store = Store(self.root)
+        Store(self.root).keep_table("plans", "abc", [1])
+        (path,) = self.root.glob("records/*/ab/abc")
+        os.utime(path, (1, 1))
+        self.assertEqual(store.peek("plans", "abc"), [1])
+        self.assertIsNone(store.peek("plans", "other"))
+        self.assertEqual((path.stat().st_mtime, store.used()), (1, []))
+
+    def test_it_tells_what_was_used(self) -> None:
+        Store(self.root).remember("layers", "a", {})
+        store = Store(self.root)
+        store.verify(store.put(b"x"))
+        store.recall("layers", "a")
+        store.recall("layers", "b")
+        store.remember("layers", "c", {})
+        store.keep_table("plans", "d", [])
+        store.has_table("plans", "e")
+        plans = f"plans-{stores._TABLES}"
+        self.assertEqual(store.used(), ["layers/a", "layers/c", f"{plans}/d"])
+
+
+class ReadOnly(Scratch):
+    """A store that this user can't write; root is refused by a mock."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = Store(self.root)
+        self.digest = self.store.put(b"abc")
+        self.store.remember("layers", "abc", {"size": 1})
+        refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        for name in ("pathlib.Path.replace", "pathlib.Path.unlink", "os.utime"):
+            patch = mock.patch(name, side_effect=refused)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def test_it_serves_what_it_has(self) -> None:
+        self.assertEqual(self.store.recall("layers", "abc"), {"size": 1})
+        self.assertEqual(self.store.put(b"abc"), self.digest)
+        self.store.verify(self.digest)
+        with self.store.in_use(), self.store.open(self.digest) as stream:
+            self.assertEqual(stream.read(), b"abc")
+
+    def test_nothing_has_to_be_remembered(self) -> None:
+        self.store.remember("layers", "xyz", {})
+        self.store.keep_table("plans", "xyz", [])
+        self.assertIsNone(self.store.recall("layers", "xyz"))
+        self.assertNotIn("layers/xyz", self.store.used())
+
+    def test_a_blob_has_to_be_kept(self) -> None:
+        with self.assertRaises(PlanError) as caught:
+            self.store.put(b"xyz")
+        self.assertEqual(
+            str(caught.exception),
+            f"the cache {self.root} can't be written: Read-only file system; make room, or "
+            "name another directory in EGGCRATE_CACHE",
+        )
+
+    def test_what_is_damaged_is_named(self) -> None:
+        blob = self.store.blob(self.digest)
+        blob.write_bytes(b"abd")
+        with self.assertRaises(PlanError) as caught:
+            self.store.verify(self.digest)
+        self.assertEqual(
+            caught.exception.hint, f"remove {blob}, which this user can't, and run again"
+        )
+
+
+class Lock(Scratch):
+    def test_builds_share_it(self) -> None:
+        store = Store(self.root / "new")
+        with store.in_use(), Store(store.root).in_use(), store.alone(0) as alone:
+            self.assertFalse(alone)
+        with store.alone(0) as alone:
+            self.assertTrue(alone)
+
+    def test_it_waits_for_them(self) -> None:
+        store = Store(self.root)
+        build = subprocess.Popen(
+            [sys.executable, "-c", _BUILDING, self.root],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+        )
+        assert build.stdout is not None
+        with build.stdout:
+            self.assertEqual(build.stdout.readline(), b"building\n")
+            with store.alone(0) as alone:
+                self.assertFalse(alone)
+            with store.alone(30) as alone:
+                self.assertTrue(alone)
+        self.assertEqual(build.wait(), 0)
+
+    def test_a_build_waits_until_it_is_pruned(self) -> None:
+        with Store(self.root).alone(0):
+            build = subprocess.Popen(
+                [sys.executable, "-c", _BUILDING, self.root],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=subprocess.PIPE,
+            )
+            assert build.stdout is not None
+            time.sleep(0.3)
+            os.set_blocking(build.stdout.fileno(), False)
+            self.assertIsNone(build.stdout.read())
+        with build.stdout:
+            self.assertEqual(build.wait(), 0)
+            self.assertEqual(build.stdout.read(), b"building\n")
+
+    def test_without_a_lock_nobody_prunes(self) -> None:
+        (self.root / "file").write_bytes(b"")
+        store = Store(self.root / "file")
+        with store.in_use():
+            pass
+        with self.assertRaises(PlanError) as caught, store.alone(0):
+            pass
+        self.assertIn(f"the cache {store.root} can't be written", caught.exception.what)
 
 
 class Changed(Scratch):

@@ -374,15 +374,19 @@ class _Plain:
         self.clean = True
 
     def _unpacked(self, stored: IO[bytes]) -> Iterator[bytes]:
+        # one member or several (RFC 1952, 2.2)
         stream = zlib.decompressobj(31)
         while block := stored.read(_BLOCK):
-            if stream.eof:
-                self.clean = False
-                return
-            yield stream.decompress(block)
+            while block:
+                if stream.eof:
+                    if not block.startswith(b"\x1f"):
+                        self.clean = False
+                        return
+                    stream = zlib.decompressobj(31)
+                yield stream.decompress(block)
+                block = stream.unused_data
         if not stream.eof:
             raise EOFError("the gzip stream is cut off")
-        self.clean = not stream.unused_data
 
     def read(self, size: int) -> bytes:
         while len(self._pending) < size:
