@@ -59,7 +59,7 @@ _NAME = re.compile(r"\s*([A-Za-z_][\w./-]*)\s*=")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#]*)([^\s?#]*)[^\s]*")
 _SECRET = re.compile(
     r"(?i)pass(word|wd|phrase)|secret|token|credential|api[-_]?key|private[-_]?key"
-    r"|[^\s/@:]+:[^\s/@]+@"
+    r"|[^\s/@:]+:[^\s/@]+@(?!sha\d+:)"
 )
 # what stands between paths: in lists, in variables, after options
 _BETWEEN = re.compile(r"[\s=:,;'\"()]+")
@@ -199,7 +199,9 @@ def _without_credentials(text: str) -> str:
     """The text whose URLs have neither user and password nor query and fragment."""
 
     def plain(match: re.Match[str]) -> str:
-        return f"{match[1]}{without_credentials(match[2])}{match[3]}"
+        # docker://NAME@sha256:... has no user: what follows is a digest
+        host, at, digest = match[2].partition("@sha")
+        return f"{match[1]}{without_credentials(host)}{at}{digest}{match[3]}"
 
     return _URL.sub(plain, text)
 

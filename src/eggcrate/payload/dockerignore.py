@@ -231,7 +231,8 @@ def _meaning(pattern: str) -> tuple[str, str]:
         if pattern.startswith("**", start):
             at += 1 + pattern.startswith("/", at + 1)
             if at < len(pattern):
-                expression += "(.*/)?"
+                # once more is the same, and slow
+                expression += "" if expression.endswith("(.*/)?") else "(.*/)?"
                 kind = "expression"
             elif kind == "exact":
                 kind = "prefix"
