@@ -115,7 +115,7 @@ def _with(settings: ImageSettings, *, refresh: bool, suite: str | None = None) -
 
 
 def _plan(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.build import plan_image
+    from eggcrate.planning import plan_image
 
     planned = plan_image(_with(settings, refresh=False), store)
     for warning in planned.warnings:

@@ -8,21 +8,20 @@ import os
 import pathlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import PlanError
-from eggcrate.image.compression import cores
-from eggcrate.image.layers import Layer, write_layer
-from eggcrate.image.layout import Image, with_layers
+from eggcrate.image.layers import Layer
+from eggcrate.image.layout import Image, make_layers, with_layers
 from eggcrate.image.oci import Descriptor, Platform, Reference
-from eggcrate.image.plan import FileEntry, LayerPlan, as_row, from_row
+from eggcrate.image.plan import BuildPlan, FileEntry, LayerPlan, as_row, from_row
 from eggcrate.image.store import Store
-from eggcrate.payload.bytecode import bytecode_entries, bytecode_path
 from eggcrate.payload.files import TICK, Facts, Files, Stamp, listing, settled, stamp
-from eggcrate.payload.interpreter import Interpreter
-from eggcrate.payload.libraries import Binary, as_record, from_record
-from eggcrate.payload.relocation import Relocation, Rule
+
+if TYPE_CHECKING:
+    from eggcrate.payload.interpreter import Interpreter
+    from eggcrate.payload.libraries import Binary
+    from eggcrate.payload.relocation import Relocation
 
 # Raise it whenever a record of an older release must not be used.
 FORMAT = 2
@@ -94,6 +93,9 @@ def remember(
     before = _remembered(store, location)
     table = {
         "key": key,
+        # what the cache needs to know of whether this is of use
+        "location": os.fspath(location),
+        "records": store.used(),
         "rules": [(rule.source, rule.target) for rule in relocation.rules],
         "facts": Files(relocation).key,
         "cache_tag": cache_tag,
@@ -188,6 +190,8 @@ def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> I
         return None
     plans = [_recall_plan(store, location, layer[4]) for layer in row["layers"]]
     if any(plan is None for plan in plans):
+        if not previous:
+            _forget(store, location)
         return None
     return _image(row, [plan for plan in plans if plan is not None])
 
@@ -204,6 +208,12 @@ def replace(store: Store, location: pathlib.Path, image: Image) -> None:
     store.keep_table("builds", place_key(location), table)
 
 
+def _forget(store: Store, location: pathlib.Path) -> None:
+    """Let the next build plan the image from its beginning, as a table of it is not whole."""
+    if table := _remembered(store, location):
+        store.keep_table("builds", place_key(location), {**table, "key": ""})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Details:
     """What else is known of an image: how paths were relocated, its Python, the packages that
@@ -218,6 +228,8 @@ class Details:
 
 def remember_details(store: Store, location: pathlib.Path, details: Details) -> None:
     """Keep the details of the image that was built for a directory last."""
+    from eggcrate.payload.libraries import as_record
+
     table = (
         [(rule.source, rule.target) for rule in details.relocation.rules],
         dataclasses.astuple(details.python),
@@ -232,10 +244,15 @@ def recall_details(store: Store, location: pathlib.Path) -> Details:
     """The details that were kept."""
     table = store.table("details", place_key(location))
     if table is None:
+        _forget(store, location)
         raise PlanError(
             f"the cache does not know the image at {location}",
             "build it, with bin/buildout or with the command build",
         )
+    from eggcrate.payload.interpreter import Interpreter
+    from eggcrate.payload.libraries import from_record
+    from eggcrate.payload.relocation import Relocation, Rule
+
     rules, python, added, binaries, scripts = table
     return Details(
         Relocation(tuple(Rule(*rule) for rule in rules)),
@@ -283,13 +300,10 @@ def again(
         return None
     image = _image(row, [LayerPlan(name, ()) for name, *_ in row["layers"]])
     if plans:
-        with ThreadPoolExecutor(cores()) as pool:
-            made = {
-                number: write_layer(
-                    plan, store, compression=compression, epoch=epoch, pool=pool
-                )
-                for number, plan in plans.items()
-            }
+        anew = make_layers(
+            BuildPlan(tuple(plans.values())), store=store, compression=compression, epoch=epoch
+        )
+        made = dict(zip(plans, anew, strict=True))
         layers = tuple(made.get(number, layer) for number, layer in enumerate(image.layers))
         image = with_layers(image, layers, store)
         for layer in made.values():
@@ -339,6 +353,8 @@ def _same_surroundings(table: Mapping[str, Any], news: _News) -> bool:
 
 def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
     """Whether files are as they were, but for the bytes of ordinary ones."""
+    from eggcrate.payload.relocation import Relocation, Rule
+
     files = Files(Relocation(tuple(Rule(*rule) for rule in table["rules"])))
     if files.key != table["facts"]:
         return False
@@ -376,6 +392,8 @@ def _patched(
 
     None when the plans have not all of them, or when byte-code is no longer there.
     """
+    from eggcrate.payload.bytecode import bytecode_entries, bytecode_path
+
     cache_tag = table["cache_tag"]
     found: dict[int, LayerPlan] = {}
     missed = set(changed)

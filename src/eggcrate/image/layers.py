@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import struct
-import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
@@ -23,11 +23,14 @@ FORMAT = 2
 DEFAULT_EPOCH = 315_532_800
 
 _BLOCK = 1 << 20
+# what tar counts in, and what an archive is a multiple of
+BLOCKSIZE = 512
+RECORDSIZE = 20 * BLOCKSIZE
 _TYPES = {
-    FileType.REGULAR: tarfile.REGTYPE,
-    FileType.DIRECTORY: tarfile.DIRTYPE,
-    FileType.SYMLINK: tarfile.SYMTYPE,
-    FileType.HARDLINK: tarfile.LNKTYPE,
+    FileType.REGULAR: b"0",
+    FileType.DIRECTORY: b"5",
+    FileType.SYMLINK: b"2",
+    FileType.HARDLINK: b"1",
 }
 
 
@@ -99,8 +102,8 @@ def tar_header(entry: FileEntry, epoch: int) -> bytes:
         extended["hdrcharset"] = b"BINARY"
     records = b"".join(_record(key.encode(), extended[key]) for key in sorted(extended))
     described = {"uid": 0, "gid": 0, "size": len(records), "mtime": 0}
-    first = _ustar(b"././@PaxHeader", b"", 0o644, described, tarfile.XHDTYPE, b"")
-    return first + records + bytes(-len(records) % tarfile.BLOCKSIZE) + header
+    first = _ustar(b"././@PaxHeader", b"", 0o644, described, b"x", b"")
+    return first + records + bytes(-len(records) % BLOCKSIZE) + header
 
 
 def _ustar(
@@ -144,23 +147,33 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _write_content(sink: Sink, entry: FileEntry, store: Store) -> None:
     written, digest = 0, hashlib.sha256()
+    for data in _blocks(entry, store):
+        written += len(data)
+        if written > entry.size:
+            break
+        digest.update(data)
+        sink.write(data)
+    if written != entry.size or digest.hexdigest() != entry.digest:
+        assert entry.source is not None, entry.path
+        changed = store.changed(pathlib.Path(entry.source))
+        raise PlanError(printable(changed.what), changed.hint)
+    sink.write(bytes(-written % BLOCKSIZE))
+
+
+def _blocks(entry: FileEntry, store: Store) -> Iterator[bytes]:
+    """The bytes of a file, piece by piece."""
     try:
         with entry.open() as stream:
             while data := stream.read(_BLOCK):
-                written += len(data)
-                if written > entry.size:
-                    break
-                digest.update(data)
-                sink.write(data)
+                yield data
     except OSError as error:
+        path = pathlib.Path(entry.source or entry.path)
+        if path.is_relative_to(store.root):
+            raise store.changed(path) from error
         raise PlanError(
-            f"{printable(entry.source or entry.path)} can't be read: {error.strerror}",
+            f"{printable(os.fspath(path))} can't be read: {error.strerror}",
             "mend it and run again",
         ) from error
-    if written != entry.size or digest.hexdigest() != entry.digest:
-        assert entry.source is not None, entry.path
-        raise store.changed(pathlib.Path(entry.source))
-    sink.write(bytes(-written % tarfile.BLOCKSIZE))
 
 
 def layer_key(entries: Sequence[FileEntry], compression: str, epoch: int) -> str:
@@ -200,7 +213,7 @@ def write_layer(
             if entry.type is FileType.REGULAR:
                 _write_content(sink, entry, store)
                 written(entry.size)
-        sink.write(bytes(2 * tarfile.BLOCKSIZE))
+        sink.write(bytes(2 * BLOCKSIZE))
         done = sink.close()
         store.adopt(stream, done.digest)
     record = {
@@ -216,6 +229,8 @@ def write_layer(
 
 def content(entry: FileEntry, layer: Layer, store: Store) -> bytes:
     """The bytes of a regular file of a layer: those of its source, unless it has changed."""
+    import tarfile
+
     try:
         with entry.open() as stream:
             data = stream.read()

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import pathlib
-import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,15 @@ from typing import Any, BinaryIO
 from eggcrate.errors import PlanError, raise_all
 from eggcrate.image import oci
 from eggcrate.image.compression import compressor, cores
-from eggcrate.image.layers import Layer, layer_key, recalled, tar_header, write_layer
+from eggcrate.image.layers import (
+    BLOCKSIZE,
+    RECORDSIZE,
+    Layer,
+    layer_key,
+    recalled,
+    tar_header,
+    write_layer,
+)
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
 from eggcrate.image.plan import BuildPlan, FileEntry, FileType, directory, printable
 from eggcrate.image.progress import progress
@@ -26,6 +33,7 @@ logger = logging.getLogger(__name__)
 # The annotation of a manifest that says what has compressed its layers: with another version
 # their diff ids are the same, their digests may not be.
 COMPRESSOR = "eggcrate.compressor"
+_CREATED_BY = "eggcrate: "
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def make_image(
         platform,
         runtime,
         [layer.diff_id for layer in layers],
-        [oci.History(f"eggcrate: {printable(layer.plan.name)}") for layer in layers],
+        [oci.History(f"{_CREATED_BY}{printable(layer.plan.name)}") for layer in layers],
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
     )
     config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
@@ -174,6 +182,37 @@ def is_layout_of(image: Image, root: pathlib.Path) -> bool:
         return False
 
 
+def layer_names(root: pathlib.Path) -> list[str]:
+    """What the layers of the image in a layout are called, as its config's history says."""
+    try:
+        manifest = _manifest(root)
+        history = _read_blob(root, manifest["config"]["digest"])["history"]
+        return [item["created_by"].removeprefix(_CREATED_BY) for item in history]
+    except _NO_IMAGE:
+        return []
+
+
+def layer_digests(root: pathlib.Path) -> set[str]:
+    """The digests of the layers of the image in a layout; none where there is no image."""
+    try:
+        return {layer["digest"] for layer in _manifest(root)["layers"]}
+    except _NO_IMAGE:
+        return set()
+
+
+# what reading a layout raises that is not there, or not whole
+_NO_IMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
+
+def _manifest(root: pathlib.Path) -> Any:
+    index = json.loads((root / "index.json").read_bytes())
+    return _read_blob(root, index["manifests"][0]["digest"])
+
+
+def _read_blob(root: pathlib.Path, digest: str) -> Any:
+    return json.loads((root / "blobs" / digest.replace(":", "/", 1)).read_bytes())
+
+
 def check_layout(image: Image, root: pathlib.Path) -> None:
     """Nothing, when the layout at ``root`` holds every blob of the image, undamaged."""
     errors = []
@@ -232,13 +271,13 @@ def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> N
     for name in sorted(documents):
         write(tar_header(member(name, len(documents[name])), epoch))
         write(documents[name])
-        write(bytes(-length % tarfile.BLOCKSIZE))
+        write(bytes(-length % BLOCKSIZE))
     for name in ("blobs", "blobs/sha256"):
         write(tar_header(directory(name, group="", reason=""), epoch))
     for blob in image.blobs:
         write(tar_header(member(_blob_name(blob), blob.size), epoch))
         store.write_to(blob.digest, blob.size, stream)
         length += blob.size
-        write(bytes(-length % tarfile.BLOCKSIZE))
-    write(bytes(2 * tarfile.BLOCKSIZE))
-    write(bytes(-length % tarfile.RECORDSIZE))
+        write(bytes(-length % BLOCKSIZE))
+    write(bytes(2 * BLOCKSIZE))
+    write(bytes(-length % RECORDSIZE))

@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -311,6 +312,23 @@ def _sorted(paths: Iterable[str]) -> list[str]:
     return sorted(found, key=None if all(map(str.isascii, found)) else _order)
 
 
+def look_alikes(paths: Iterable[str]) -> list[str]:
+    """The paths that differ from another one in case or in Unicode's normal form alone."""
+    found = list(paths)
+    # numbers, as the texts of 100,000 paths take much memory
+    keys = sorted(map(_alike, found))
+    twice = {one for one, other in itertools.pairwise(keys) if one == other}
+    return sorted(path for path in found if _alike(path) in twice) if twice else []
+
+
+def _alike(path: str) -> int:
+    if path.isascii():
+        return hash(path.lower())
+    # as Unicode's chapter 3.13 has it, canonical caseless matching
+    folded = unicodedata.normalize("NFD", path).casefold()
+    return hash(unicodedata.normalize("NFD", folded))
+
+
 def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
     """One tree of all entries, in which every path is claimed once and has its parents.
 
@@ -325,9 +343,18 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
     places: dict[str, str] = {"": ""}
 
     def place(path: str, *, last: bool = False) -> str:
+        above = path.rpartition("/")[0]
+        unknown = []
+        while above not in places:
+            unknown.append(above)
+            above = above.rpartition("/")[0]
+        for parent in reversed(unknown):  # step by step: it may be very deep
+            places[parent] = below(parent, last=True)
+        return below(path, last=last)
+
+    def below(path: str, *, last: bool) -> str:
         parent, _, name = path.rpartition("/")
-        if (above := places.get(parent)) is None:
-            above = places[parent] = resolve(parent, links, last=True)
+        above = places[parent]
         path = f"{above}/{name}" if above else name
         return resolve(path, links, last=True) if last and path in links else path
 

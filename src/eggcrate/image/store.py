@@ -64,14 +64,16 @@ def sha256(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def write_if_changed(path: pathlib.Path, data: bytes, mode: int = 0o644) -> bool:
+def write_if_changed(
+    path: pathlib.Path, data: bytes, mode: int = 0o644, *, sync: bool = True
+) -> bool:
     """Whether ``path`` had to be written to hold ``data``; untouched when it did already."""
     try:
         if path.read_bytes() == data:
             return False
     except OSError:
         pass
-    with replacing(path, mode) as stream:
+    with replacing(path, mode, sync=sync) as stream:
         stream.write(data)
     return True
 

@@ -8,15 +8,15 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from eggcrate.errors import PlanError
 from eggcrate.image.plan import open_at_once, printable
 from eggcrate.image.store import Store
-from eggcrate.payload import libraries
-from eggcrate.payload.libraries import Binary
-from eggcrate.payload.relocation import Relocation
-from eggcrate.payload.secrets import secret_in
+
+if TYPE_CHECKING:
+    from eggcrate.payload.libraries import Binary
+    from eggcrate.payload.relocation import Relocation
 
 # Raise it whenever what is kept of a file, or the way it is found, changes.
 FORMAT = 3
@@ -138,6 +138,8 @@ class Files:
         size, text, touched, first = 0, True, False, b""
         tail, secret = b"", ""
         overlap = self._relocation.longest
+        if secrets:
+            from eggcrate.payload.secrets import secret_in
         with open_at_once(path) as stream:
             if not os.path.samestat(os.fstat(stream.fileno()), status):
                 raise PlanError(
@@ -155,9 +157,11 @@ class Files:
                 tail = block[-overlap:]
             binary, complaint = None, ""
             if first.startswith(_ELF):
+                from eggcrate.payload.libraries import read_binary
+
                 stream.seek(0)
                 try:
-                    binary = libraries.read_binary(stream)
+                    binary = read_binary(stream)
                 except PlanError as error:
                     complaint = error.what
         line = first.partition(b"\n")[0] if first.startswith(b"#!") else b""
@@ -234,7 +238,11 @@ def listing(children: Iterable[os.DirEntry[str]]) -> str:
 
 
 def _as_row(sign: Stamp, facts: Facts) -> bytes:
-    binary = libraries.as_record(facts.binary) if facts.binary else None
+    binary = None
+    if facts.binary:
+        from eggcrate.payload.libraries import as_record
+
+        binary = as_record(facts.binary)
     digest = bytes.fromhex(facts.digest)
     return marshal.dumps((*sign, facts.size, digest, *facts[2:-2], binary, facts.complaint))
 
@@ -242,7 +250,11 @@ def _as_row(sign: Stamp, facts: Facts) -> bytes:
 def _from_row(row: bytes) -> tuple[Stamp, Facts]:
     values = marshal.loads(row)  # noqa: S302  (as this user has written it)
     size, digest, text, touched, first_line, secret, binary, complaint = values[7:]
-    found = libraries.from_record(binary) if binary else None
+    found = None
+    if binary:
+        from eggcrate.payload.libraries import from_record
+
+        found = from_record(binary)
     return Stamp(*values[:7]), Facts(
         size, digest.hex(), text, touched, first_line, secret, found, complaint
     )

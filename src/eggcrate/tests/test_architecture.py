@@ -17,8 +17,9 @@ BELOW = ("payload", "transports", "image", "runtime", "errors")
 # What each part of the package may import of the others.
 ALLOWED = {
     "recipes": {"console", "build", "settings", "config", *BELOW},
-    "console": {"build", "record", "settings", *BELOW},
-    "build": {"record", "settings", "config", *BELOW},
+    "console": {"build", "planning", "settings", *BELOW},
+    "build": {"planning", "record", "settings", "image", "payload", "errors"},
+    "planning": {"record", "settings", "config", *BELOW},
     "record": {"payload", "image", "runtime", "errors"},
     "settings": {"payload", "image", "runtime", "errors"},
     "config": {"image", "runtime", "errors"},

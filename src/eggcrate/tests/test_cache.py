@@ -638,7 +638,8 @@ class Damage(Scratch):
             if entry.source
         }
         tables = list(self.root.glob("records/bytecode-*/*/*"))
-        self.assertEqual((len(bundles), len(tables)), (1, 1))
+        self.assertTrue(bundles)  # one for each process that compiled
+        self.assertEqual(len(tables), 1)
         for path in (*bundles, *tables):
             for place in (0, 500, -1):
                 self.flip(path, place)

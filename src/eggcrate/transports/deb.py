@@ -269,7 +269,7 @@ def _read_data(members: dict[str, memoryview], files: pathlib.Path) -> list[Memb
 # The store ----------------------------------------------------------------------------
 
 # A change of what the index holds gets another number, so that old ones are made anew.
-_INDEX = "index-1.json"
+_INDEX = "index-2.json"
 
 
 def deb_path(package: Package, store: pathlib.Path) -> pathlib.Path:
@@ -300,7 +300,10 @@ def unpack_all(packages: Sequence[Package], store: pathlib.Path) -> list[DebFile
 def _load(package: Package, place: pathlib.Path) -> DebFiles | None:
     """What was unpacked before; None when it is not there or no longer whole."""
     try:
-        index = json.loads((place / _INDEX).read_bytes())
+        digest, _, text = (place / _INDEX).read_bytes().partition(b"\n")
+        if digest.decode() != hashlib.sha256(text).hexdigest():
+            return None
+        index = json.loads(text)
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(place)}
         members = tuple(
             Member(
@@ -344,7 +347,8 @@ def _save(deb: DebFiles, place: pathlib.Path) -> None:
         ],
     }
     # ASCII, so that names that are no UTF-8 survive as surrogate escapes
-    (place / _INDEX).write_text(json.dumps(index), "ascii")
+    text = json.dumps(index).encode("ascii")
+    (place / _INDEX).write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
 
 
 def unpack(package: Package, store: pathlib.Path) -> DebFiles:
