@@ -10,7 +10,8 @@ import logging
 import os
 import pathlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate import record
 from eggcrate.errors import EggcrateError, PlanError, raise_all
@@ -93,7 +94,6 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
     base = Base(settings, store)
     architecture = settings.platform.architecture
     python = base.python()
-    packages = base.entries(python)
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
     files = Files(relocation, store)
     closure = Closure(
@@ -112,19 +112,25 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
     files.keep()
     looked_at = [files, base.files]
 
-    interpreter_entries: list[FileEntry] = []
-    if python.origin == "host":
-        host_files = Files(interpreters.host_relocation(), store)
-        interpreter_entries = interpreters.host_entries(
-            {entry.path: entry for entry in packages},
-            architecture,
-            host_files,
-        )
-        host_files.keep()
-        looked_at.append(host_files)
-    own = [*interpreter_entries, *payload, *_runtime_entries(), *_run_link(settings)]
-    modules = [entry for entry in (*packages, *own) if _is_compiled(entry, settings, python)]
-    own.extend(bytecode_entries(modules, store, cache_tag=python.cache_tag))
+    def compiled(entries: Iterable[FileEntry]) -> list[FileEntry]:
+        modules = [entry for entry in entries if _is_compiled(entry, settings, python)]
+        return bytecode_entries(modules, store, cache_tag=python.cache_tag)
+
+    own = [*payload, *_run_link(settings)]
+    with ThreadPoolExecutor(1) as beside:
+        # other processes compile what is known already, while packages are unpacked here
+        compiling = beside.submit(compiled, own)
+        packages = base.entries(python)
+        below = list(_runtime_entries())
+        if python.origin == "host":
+            host_files = Files(interpreters.host_relocation(), store)
+            below += interpreters.host_entries(
+                {entry.path: entry for entry in packages}, architecture, host_files
+            )
+            host_files.keep()
+            looked_at.append(host_files)
+        own += compiling.result()
+    own += [*below, *compiled((*packages, *below))]
     known: dict[str, Binary | None] = dict(base.binaries)
     for seen in looked_at:
         known.update(seen.binaries)

@@ -130,6 +130,10 @@ _FORMAT_ERRORS = (
 )
 
 
+# Small pieces would have several threads wait for one another.
+_BLOCK = 1 << 20
+
+
 def _ar_members(data: bytes) -> dict[str, memoryview]:
     """The members of an ar archive, by name (ar(5); names are short ones in a .deb)."""
     if not data.startswith(b"!<arch>\n"):
@@ -184,7 +188,11 @@ def _open_tar(members: dict[str, memoryview], stem: str) -> tarfile.TarFile:
         if (data := members.get(stem + suffix)) is not None:
             stream = cast("IO[bytes]", opener(io.BytesIO(data)))
             return tarfile.open(
-                fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
+                fileobj=stream,
+                mode="r|",
+                bufsize=_BLOCK,
+                encoding="utf-8",
+                errors="surrogateescape",
             )
     raise _FormatError(f"it has no {stem} in a compression known here")
 
@@ -221,7 +229,7 @@ def _store(stream: IO[bytes], target: pathlib.Path) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     with target.open("xb") as output:
-        while block := stream.read(1 << 18):
+        while block := stream.read(_BLOCK):
             digest.update(block)
             size += len(block)
             output.write(block)
@@ -293,8 +301,11 @@ def are_unpacked(packages: Iterable[Package], store: pathlib.Path) -> bool:
 
 def unpack_all(packages: Sequence[Package], store: pathlib.Path) -> list[DebFiles]:
     """What is in each of the packages; several are decompressed at a time."""
+    # the largest first, so that none is left alone at the end
+    order = sorted(packages, key=lambda package: -package.size)
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(lambda package: unpack(package, store), packages))
+        found = dict(zip(order, pool.map(lambda p: unpack(p, store), order), strict=True))
+    return [found[package] for package in packages]
 
 
 def _load(package: Package, place: pathlib.Path) -> DebFiles | None:
