@@ -124,6 +124,16 @@ def _plan(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     return 0
 
 
+def _target(name: str | os.PathLike[str]) -> pathlib.Path:
+    """Where a file is to be written, in a directory that is there."""
+    path = pathlib.Path(name)
+    if not path.parent.is_dir():
+        raise PlanError(f"there is no directory {path.parent}", "make it, or name another file")
+    if path.is_dir():
+        raise PlanError(f"{path} is a directory", "name a file in it")
+    return path
+
+
 def _print(text: str) -> None:
     """Print a text that may have any letters, whatever the terminal's encoding."""
     sys.stdout.flush()
@@ -186,7 +196,7 @@ def _report(options: argparse.Namespace, settings: ImageSettings, store: Store) 
     from eggcrate.build import before_last, last
     from eggcrate.image.report import report
 
-    path = pathlib.Path(options.file or settings.location / "report.html")
+    path = _target(options.file or settings.location / "report.html")
     page = report(last(settings, store), before_last(settings, store))
     with replacing(path) as stream:
         stream.write(page.encode("utf-8", "backslashreplace"))
@@ -224,7 +234,7 @@ def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
             if options.file == "-":
                 shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
                 return 0
-            with replacing(pathlib.Path(options.file)) as stream:
+            with replacing(_target(options.file)) as stream:
                 shutil.copyfileobj(source, stream, 1 << 20)
     except FileNotFoundError as error:
         raise PlanError(f"there is no {archive}", "build it first") from error
