@@ -75,7 +75,6 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
         for warning in planned.warnings:
             logger.warning("%s", warning)
         image = _make(settings, planned, store)
-        text = planned.plan.text()
         record.remember(
             store,
             location,
@@ -88,6 +87,7 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
             telling=planned.telling,
         )
         record.remember_details(store, location, planned.details)
+        text = planned.plan.text()
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))

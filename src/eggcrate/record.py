@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import PlanError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from eggcrate.payload.relocation import Relocation
 
 # Raise it whenever a record of an older release must not be used.
-FORMAT = 2
+FORMAT = 3
 
 # Kinds of groups whose files are taken one by one: a changed one changes its entry and its
 # byte-code, and nothing else.
@@ -72,25 +73,33 @@ def remember(
                 plain[entry.source] = ordinary and plain.get(entry.source, True)
     for name in telling:
         plain[name] = False
-    rows: dict[str, Any] = {}
     directories: dict[str, Any] = {}
     links: dict[str, str] = {}
     absent: set[str] = set()
     for seen in files:
-        for path, sign, lasting, facts in seen.seen():
-            ordinary = (
-                plain.get(path, False) and _is_simple(facts) and not path.endswith(_TELLING)
-            )
-            rows[path] = (tuple(sign), lasting, facts.digest, ordinary)
         for path, (stamp_, names) in seen.directories.items():
             recent = max(stamp_.modified, stamp_.changed) + TICK >= started
             directories[path] = (None if recent else tuple(stamp_), names)
         links.update(seen.links)
         absent |= seen.absent
-    for path in (*rows, *directories):
+
+    def rows() -> Iterator[_Row]:
+        for seen in files:
+            for path, sign, lasting, facts in seen.seen():
+                ordinary = (
+                    plain.get(path, False) and _is_simple(facts) and not path.endswith(_TELLING)
+                )
+                note_link(path)
+                yield path, tuple(sign), lasting, facts.digest, ordinary
+
+    def note_link(path: str) -> None:
         if os.path.islink(path):  # what it leads to was looked at
             links[path] = os.readlink(path)
+
+    for path in directories:
+        note_link(path)
     before = _remembered(store, location)
+    _keep_files(store, location, str(started), rows())
     table = {
         "key": key,
         # what the cache needs to know of whether this is of use
@@ -99,7 +108,7 @@ def remember(
         "rules": [(rule.source, rule.target) for rule in relocation.rules],
         "facts": Files(relocation).key,
         "cache_tag": cache_tag,
-        "files": rows,
+        "files": str(started),
         "directories": directories,
         "links": links,
         "absent": sorted(absent),
@@ -109,6 +118,21 @@ def remember(
     for layer in image.layers:
         _keep_plan(store, location, layer)
     store.keep_table("builds", place_key(location), table)
+
+
+# A file that was looked at: its path, its stamp, whether that will show the next change, its
+# digest, and whether it is an ordinary one
+_Row = tuple[str, tuple[int, ...], bool, str, bool]
+
+
+def _keep_files(store: Store, location: pathlib.Path, name: str, rows: Iterable[_Row]) -> None:
+    """Keep the files that a build looked at; its table has the same ``name`` for them."""
+    store.keep_rows("looked", place_key(location), itertools.chain((name,), rows))
+
+
+def _kept_files(store: Store, location: pathlib.Path, name: str) -> Iterator[_Row] | None:
+    rows = store.rows("looked", place_key(location))
+    return rows if rows is not None and next(rows, None) == name else None
 
 
 def _is_simple(facts: Facts) -> bool:
@@ -166,18 +190,23 @@ def _plan_key(location: pathlib.Path, key: str) -> str:
 
 def _keep_plan(store: Store, location: pathlib.Path, layer: Layer) -> None:
     key = _plan_key(location, layer.key)
-    table = (layer.plan.name, [as_row(entry) for entry in layer.plan.entries])
+
+    def rows() -> Iterator[Any]:
+        return itertools.chain((layer.plan.name,), map(as_row, layer.plan.entries))
+
     # the same bytes may be there for another reason, or come from another place
-    if store.table("plans", key) != table:
-        store.keep_table("plans", key, table)
+    kept = store.rows("plans", key)
+    if kept is None or any(
+        one != other for one, other in itertools.zip_longest(kept, rows(), fillvalue=None)
+    ):
+        store.keep_rows("plans", key, rows())
 
 
 def _recall_plan(store: Store, location: pathlib.Path, key: str) -> LayerPlan | None:
-    table = store.table("plans", _plan_key(location, key))
-    if table is None:
+    rows = store.rows("plans", _plan_key(location, key))
+    if rows is None:
         return None
-    name, rows = table
-    return LayerPlan(name, tuple(map(from_row, rows)))
+    return LayerPlan(next(rows), tuple(map(from_row, rows)))
 
 
 def recall(store: Store, location: pathlib.Path, *, previous: bool = False) -> Image | None:
@@ -293,7 +322,10 @@ def again(
     if not all(store.has(digest, size) for _, digest, size in blobs):
         return None
     news = _News()
-    if not (_same_surroundings(table, news) and _same_but_bytes(table, news)):
+    rows = _kept_files(store, location, table["files"])
+    if rows is None or not (
+        _same_surroundings(table, news) and _same_but_bytes(table, rows, news)
+    ):
         return None
     plans = _patched(table, news.changed, store, location) if news.changed else {}
     if plans is None:
@@ -312,7 +344,11 @@ def again(
             table["previous"] = row
         table["image"] = _image_row(image)
     if news.files or news.directories:
-        table["files"].update(news.files)
+        if news.files:
+            rows = _kept_files(store, location, table["files"]) or iter(())
+            now = (news.files.get(row[0], row) for row in rows)
+            table["files"] = str(time.time_ns())
+            _keep_files(store, location, table["files"], now)
         table["directories"].update(news.directories)
         store.keep_table("builds", place_key(location), table)
     return Again(image, plans)
@@ -322,7 +358,7 @@ def again(
 class _News:
     """Rows of the table that are no longer what they were, and files with other bytes."""
 
-    files: dict[str, Any] = dataclasses.field(default_factory=dict)
+    files: dict[str, _Row] = dataclasses.field(default_factory=dict)
     directories: dict[str, Any] = dataclasses.field(default_factory=dict)
     changed: dict[str, Facts] = dataclasses.field(default_factory=dict)
 
@@ -351,7 +387,7 @@ def _same_surroundings(table: Mapping[str, Any], news: _News) -> bool:
     return not any(map(os.path.lexists, table["absent"]))
 
 
-def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
+def _same_but_bytes(table: Mapping[str, Any], rows: Iterable[_Row], news: _News) -> bool:
     """Whether files are as they were, but for the bytes of ordinary ones."""
     from eggcrate.payload.relocation import Relocation, Rule
 
@@ -359,7 +395,8 @@ def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
     if files.key != table["facts"]:
         return False
     links = table["links"]
-    for path, (sign, lasting, digest, ordinary) in table["files"].items():
+    plain: dict[str, bool] = {}
+    for path, sign, lasting, digest, ordinary in rows:
         try:
             status = os.stat(path) if path in links else os.lstat(path)
             now, before = stamp(status), Stamp(*sign)
@@ -368,6 +405,7 @@ def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
             # with another name more or less, it may be a link in the image, or be none
             if now.mode != before.mode or max(now.links, before.links) > 1:
                 return False
+            plain[path] = ordinary
             facts = files.facts(path, status, secrets=ordinary)
         except OSError:
             return False
@@ -376,7 +414,7 @@ def _same_but_bytes(table: Mapping[str, Any], news: _News) -> bool:
                 return False
             news.changed[path] = facts
     news.files = {
-        path: (tuple(sign), lasting, facts.digest, table["files"][path][3])
+        path: (path, tuple(sign), lasting, facts.digest, plain[path])
         for path, sign, lasting, facts in files.seen()
     }
     return True

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import marshal
 import os
@@ -13,7 +14,7 @@ import pathlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from eggcrate.errors import PlanError
@@ -106,6 +107,8 @@ def _stamp(status: os.stat_result) -> list[int]:
 _TABLES = f"marshal{marshal.version}"
 # a digest comes first in each record, as neither JSON nor marshal shows every damage
 _DIGEST = hashlib.sha256().digest_size
+# so many rows of a long table are in memory at a time
+_ROWS = 1000
 
 # A record says when it was last used by its time, which is set anew after so many seconds.
 _MARKED = 3600.0
@@ -349,7 +352,7 @@ class Store:
 
     def remember(self, kind: str, key: str, record: dict[str, Any]) -> None:
         """Keep ``record`` under ``key``."""
-        self._keep(kind, key, json.dumps(record, sort_keys=True).encode())
+        self._keep(kind, key, (json.dumps(record, sort_keys=True).encode(),))
 
     def table(self, kind: str, key: str) -> Any:
         """The table under ``key``, or None when it is not there or not whole."""
@@ -375,7 +378,18 @@ class Store:
 
         Marshalled, it is read five times as fast as JSON.
         """
-        self._keep(f"{kind}-{_TABLES}", key, marshal.dumps(table))
+        self._keep(f"{kind}-{_TABLES}", key, (marshal.dumps(table),))
+
+    def rows(self, kind: str, key: str) -> Iterator[Any] | None:
+        """The rows under ``key``, or None when they are not there or not whole."""
+        data = self._recall(f"{kind}-{_TABLES}", key)
+        return None if data is None else _rows(data)
+
+    def keep_rows(self, kind: str, key: str, rows: Iterable[Any]) -> None:
+        """Keep the ``rows`` of a table under ``key``, few of them in memory at a time."""
+        left = iter(rows)
+        chunks = iter(lambda: tuple(itertools.islice(left, _ROWS)), ())
+        self._keep(f"{kind}-{_TABLES}", key, map(_chunk, chunks))
 
     def _recall(self, kind: str, key: str) -> memoryview | None:
         data, modified = self._read(self._record(kind, key))
@@ -394,18 +408,24 @@ class Store:
         whole = hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]
         return (data[_DIGEST:] if whole else None), modified
 
-    def _keep(self, kind: str, key: str, data: bytes) -> None:
+    def _keep(self, kind: str, key: str, parts: Iterable[bytes]) -> None:
         path = self._record(kind, key)
         before = _length(path)
+        digest = hashlib.sha256()
         try:
             with self._replacing(path) as stream:
-                stream.write(hashlib.sha256(data).digest() + data)
+                stream.write(bytes(_DIGEST))
+                for part in parts:
+                    digest.update(part)
+                    stream.write(part)
+                stream.seek(0)
+                stream.write(digest.digest())
         except PlanError as error:
             # nothing has to be remembered; where blobs can't be written, that is an error
             if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
                 raise
         else:
-            self.written += _DIGEST + len(data) - before
+            self.written += _length(path) - before
             self._use(kind, key, time.time())
 
     def _use(self, kind: str, key: str, modified: float) -> None:
@@ -415,6 +435,18 @@ class Store:
         if modified + _MARKED < time.time():
             with contextlib.suppress(OSError):
                 os.utime(self._record(kind, key))
+
+
+def _chunk(rows: tuple[Any, ...]) -> bytes:
+    data = marshal.dumps(rows)
+    return len(data).to_bytes(4, "little") + data
+
+
+def _rows(data: memoryview) -> Iterator[Any]:
+    while data:
+        end = 4 + int.from_bytes(data[:4], "little")
+        yield from marshal.loads(data[4:end])  # noqa: S302  (this user's own)
+        data = data[end:]
 
 
 def _exclusive(lock: int) -> bool:

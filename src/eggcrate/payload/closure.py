@@ -176,10 +176,11 @@ class Closure:
             )
             return
         place = os.path.normpath(target).strip("/")
+        reason = f"include: {self._shown(source)}"
         for found in self._walk(source, place, moved=bool(include.target)):
             if not found.target and stat.S_ISDIR(found.status.st_mode):
                 continue  # the image's root
-            self._take(found, "data", f"include: {self._shown(found.path)}")
+            self._take(found, "data", reason)
         self._follow()
 
     def finish(self) -> list[FileEntry]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import marshal
 import os
 import stat
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,13 +21,15 @@ if TYPE_CHECKING:
     from eggcrate.payload.relocation import Relocation
 
 # Raise it whenever what is kept of a file, or the way it is found, changes.
-FORMAT = 3
+FORMAT = 4
 
 _BLOCK = 1 << 20
 # Files that are larger are read a block at a time.
 _WHOLE = 8 << 20
 _ELF = b"\x7fELF"
 _LONGEST_LINE = 4096
+# Of so many files the rows are put away: as objects, those of 100,000 would take 60 MB.
+_MANY = 10_000
 
 # A file that was changed shortly before it was read may change again within one tick of the
 # file system's clock, with nothing to see afterwards; FAT's tick is the longest, 2 s.
@@ -98,10 +102,12 @@ class Files:
         rules = f"{FORMAT} {relocation.rules} {real}"
         self.key = hashlib.sha256(rules.encode("utf-8", "surrogateescape")).hexdigest()
         table = store.table("files", self.key) if store else None
-        # stamps and facts by path, marshalled: as objects, those of 100,000 files take 60 MB
-        self._known: dict[str, bytes] = table if isinstance(table, dict) else {}
+        # rows by path: those of the last build, of this one, and of this one put away
+        self._known: dict[str, bytes] = {}
+        for rows in table or ():
+            self._known.update(_rows(rows))
         self._used: dict[str, bytes] = {}
-        self._unsettled: set[str] = set()
+        self._away: list[bytes] = []
         self._read_any = False
         self.binaries: dict[str, Binary | None] = {}
         # what else was looked at: directories with their stamp and listing, links with their
@@ -115,23 +121,40 @@ class Files:
 
         ``secrets`` says whether to look for them.
         """
-        row = self._used.get(path) or self._known.pop(path, None)
-        kept = _from_row(row) if row is not None else None
-        if kept and kept[0] == stamp(status) and not (secrets and kept[1].secret is None):
-            # what else was kept must not show in what is made of them
-            facts = kept[1] if secrets else kept[1]._replace(secret=None)
-        else:
+        sign = stamp(status)
+        facts = self._kept(path, sign, secrets)
+        if facts is None:
             self._read_any = True
             now = time.time_ns()
             facts = self._read(path, status, secrets)
-            row = _as_row(stamp(status), facts)
-            if not settled(status, now):
-                self._unsettled.add(path)
-        assert row is not None
-        self._used[path] = row
+            self._use(path, _as_row(sign, settled(status, now), facts))
         if facts.binary or (status.st_mode & 0o111 and not facts.complaint):
             self.binaries[facts.digest] = facts.binary
         return facts
+
+    def _kept(self, path: str, sign: Stamp, secrets: bool) -> Facts | None:
+        """What is known of a file, when it is still so, and enough."""
+        row, last = self._used.get(path), False
+        if row is None:
+            row, last = self._known.pop(path, None), True
+        if row is None:
+            return None
+        before, lasting, facts = _from_row(row)
+        if before != sign or (last and not lasting) or (secrets and facts.secret is None):
+            return None
+        if last:
+            self._use(path, row)
+        # what else was kept must not show in what is made of them
+        return facts if secrets else facts._replace(secret=None)
+
+    def _use(self, path: str, row: bytes) -> None:
+        self._used[path] = row
+        if len(self._used) == _MANY:
+            self._put_away()
+
+    def _put_away(self) -> None:
+        self._away.append(zlib.compress(marshal.dumps(list(self._used.items())), 1))
+        self._used = {}
 
     def _read(self, path: str, status: os.stat_result, secrets: bool) -> Facts:
         digest = hashlib.sha256()
@@ -209,17 +232,17 @@ class Files:
         """Let the next build know what was read for this one."""
         if self._store is None or not (self._read_any or self._known):
             return
-        rows = self._used
-        if self._unsettled:
-            rows = {path: row for path, row in rows.items() if path not in self._unsettled}
-        self._store.keep_table("files", self.key, rows)
+        if self._used:
+            self._put_away()
+        self._store.keep_table("files", self.key, self._away)
 
     def seen(self) -> Iterator[tuple[str, Stamp, bool, Facts]]:
         """Each file that was read: its stamp, whether that will show the next change, and its
         facts."""
-        for path, row in self._used.items():
-            sign, facts = _from_row(row)
-            yield path, sign, path not in self._unsettled, facts
+        for path, row in itertools.chain(
+            itertools.chain.from_iterable(map(_rows, self._away)), self._used.items()
+        ):
+            yield path, *_from_row(row)
 
 
 def _name(child: os.DirEntry[str]) -> str:
@@ -237,24 +260,32 @@ def listing(children: Iterable[os.DirEntry[str]]) -> str:
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _as_row(sign: Stamp, facts: Facts) -> bytes:
+def _as_row(sign: Stamp, lasting: bool, facts: Facts) -> bytes:
     binary = None
     if facts.binary:
         from eggcrate.payload.libraries import as_record
 
         binary = as_record(facts.binary)
     digest = bytes.fromhex(facts.digest)
-    return marshal.dumps((*sign, facts.size, digest, *facts[2:-2], binary, facts.complaint))
+    values = (*sign, lasting, facts.size, digest, *facts[2:-2], binary, facts.complaint)
+    return marshal.dumps(values)
 
 
-def _from_row(row: bytes) -> tuple[Stamp, Facts]:
-    values = marshal.loads(row)  # noqa: S302  (as this user has written it)
-    size, digest, text, touched, first_line, secret, binary, complaint = values[7:]
+def _from_row(row: bytes) -> tuple[Stamp, bool, Facts]:
+    *sign, lasting, size, digest, text, touched, first_line, secret, binary, complaint = (
+        marshal.loads(row)  # noqa: S302  (as this user has written it)
+    )
     found = None
     if binary:
         from eggcrate.payload.libraries import from_record
 
         found = from_record(binary)
-    return Stamp(*values[:7]), Facts(
-        size, digest.hex(), text, touched, first_line, secret, found, complaint
+    facts = Facts(size, digest.hex(), text, touched, first_line, secret, found, complaint)
+    return Stamp(*sign), lasting, facts
+
+
+def _rows(data: bytes) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = marshal.loads(  # noqa: S302  (as this user has written it)
+        zlib.decompress(data)
     )
+    return found

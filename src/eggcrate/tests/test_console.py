@@ -1,4 +1,4 @@
-"""``bin/image`` without an image, and with wrong arguments; ``test_inner_loop`` has the rest."""
+"""``bin/image`` without an image and with wrong arguments; ``test_inner_loop`` has more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from eggcrate.image.oci import reference
 from eggcrate.payload.site import Site
 from eggcrate.settings import ImageSettings, document, this_platform
 
-COMMANDS = "build plan why diff report verify save sbom rebase cache".split()
+COMMANDS = (
+    *("build", "plan", "why", "diff", "report"),
+    *("verify", "save", "sbom", "rebase", "cache"),
+)
 
 
 class ConsoleTest(unittest.TestCase):
