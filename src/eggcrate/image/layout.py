@@ -175,9 +175,9 @@ def _blob_name(descriptor: Descriptor) -> str:
 def is_layout_of(image: Image, root: pathlib.Path) -> bool:
     """Whether ``root`` is the image layout of the image, with every blob in its size."""
     try:
-        return (root / "index.json").read_bytes() == _documents(image)["index.json"] and all(
-            (root / _blob_name(blob)).stat().st_size == blob.size for blob in image.blobs
-        )
+        return all(
+            (root / name).read_bytes() == data for name, data in _documents(image).items()
+        ) and all((root / _blob_name(blob)).stat().st_size == blob.size for blob in image.blobs)
     except OSError:
         return False
 

@@ -8,6 +8,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 # Bytes with which a letter outside ASCII begins; C2 and E2 begin quotation marks and dashes.
 _LETTER = rb"\x80-\xc1\xc3-\xe1\xe3-\xff"
@@ -29,6 +30,18 @@ class Rule:
 
     source: str
     target: str
+
+
+class Mention(NamedTuple):
+    """A path of the build that a text has.
+
+    ``quoted`` says that it stands alone between quotes, as on a ``sys.path`` list, ``there``
+    that it exists.
+    """
+
+    path: str
+    quoted: bool
+    there: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,19 +128,26 @@ class Relocation:
                 return os.fsdecode(match[0])
         return None
 
-    def references(
+    def mentions(
         self, data: bytes, exists: Callable[[str], bool] = os.path.lexists
-    ) -> Iterator[tuple[str, bool]]:
-        """The paths of the build that ``data`` refers to and that exist.
+    ) -> Iterator[Mention]:
+        """The paths of the build that ``data`` refers to.
 
-        With each comes whether it stood alone between quotes, as on a ``sys.path`` list.
+        What may go on in several ways is what exists; if nothing does, a word, or what is in
+        quotes and has no blanks.
         """
         for match in self._pattern.finditer(data):
+            likely: tuple[bytes, bool] | None = None
             for candidate, quoted in _candidates(data, match.start()):
                 path = os.fsdecode(candidate)
                 if exists(path):
-                    yield path, quoted
+                    yield Mention(path, quoted, True)
                     break
+                if b" " not in candidate and (likely is None or not likely[1]):
+                    likely = candidate, quoted
+            else:
+                if likely is not None:
+                    yield Mention(os.fsdecode(likely[0]), likely[1], False)
 
 
 def _candidates(data: bytes, start: int) -> Iterator[tuple[bytes, bool]]:

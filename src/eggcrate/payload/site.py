@@ -7,6 +7,9 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+# one of these is at the top of a project's source tree
+PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Site:
@@ -31,10 +34,14 @@ class Site:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """A part whose output goes in: its name and the paths that it has made."""
+    """A part whose output goes in: its name and the paths that it has made.
+
+    ``eggs`` are the requirements of its option of that name, which recipes of many kinds have.
+    """
 
     name: str
     outputs: tuple[pathlib.Path, ...]
+    eggs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,13 +53,11 @@ class Include:
 
 
 def develop_locations(develop_eggs: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """The directories that buildout's develop eggs put on the path."""
-    found: set[pathlib.Path] = set()
-    for link in sorted(develop_eggs.glob("*.egg-link")):
-        text = link.read_text(encoding="utf-8", errors="surrogateescape").split("\n", 1)[0]
-        if text.strip():
-            found.add(pathlib.Path(text.strip()))
-    return tuple(sorted(found))
+    """The directories in which the packages of buildout's develop eggs lie."""
+    from eggcrate.payload import develop
+
+    found = {top for egg in develop.develop_eggs(os.fspath(develop_eggs)) for top in egg.tops}
+    return tuple(map(pathlib.Path, sorted(found)))
 
 
 def installed_parts(
@@ -62,7 +67,8 @@ def installed_parts(
 ) -> dict[str, Part]:
     """The parts that ``.installed.cfg`` records, with the paths that each has made.
 
-    Some recipes return names without a directory; those are scripts (djangorecipe's
+    Without an option ``eggs``, zc.recipe.egg takes the part's name for one.  Some recipes
+    return names without a directory; those are scripts (djangorecipe's
     ``scripts-with-settings``).
     """
     parts = {}
@@ -78,12 +84,6 @@ def installed_parts(
             if not os.path.lexists(path) and "/" not in text:
                 path = bin_directory / text
             outputs.append(path)
-        parts[name] = Part(name, tuple(dict.fromkeys(outputs)))
+        eggs = filter(None, map(str.strip, options.get("eggs", name).split("\n")))
+        parts[name] = Part(name, tuple(dict.fromkeys(outputs)), tuple(eggs))
     return parts
-
-
-def is_project(directory: pathlib.Path) -> bool:
-    """Whether the directory is the top of a project's source tree."""
-    return any(
-        (directory / name).exists() for name in ("pyproject.toml", "setup.py", "setup.cfg")
-    )

@@ -383,10 +383,7 @@ class Kinds(Scratch):
         self.assertEqual(len(entries), 2)
         self.assertEqual(
             closure.warnings,
-            [
-                f"{self.directory}/parts/x/{name} is no file, directory or link; it is left out"
-                for name in ("fifo", "socket")
-            ],
+            ["neither file, directory nor link, and left out: parts/x/fifo, parts/x/socket"],
         )
 
     def test_odd_rights_are_dropped(self) -> None:
@@ -397,7 +394,10 @@ class Kinds(Scratch):
         closure.add_part(Part("x", (self.directory / "parts/x",)))
         modes = {entry.path.rpartition("/")[2]: entry.mode for entry in closure.finish()}
         self.assertEqual(modes, {"x": 0o755, "s": 0o755, "g": 0o755, "w": 0o644, "r": 0o644})
-        self.assertEqual(len(closure.warnings), 2)
+        self.assertEqual(
+            closure.warnings,
+            ["set-user-ID or set-group-ID, and plain in the image: parts/x/g, parts/x/s"],
+        )
 
     def test_odd_names_come_through(self) -> None:
         names = [b"new\nline", b"bad-\xff\xfe", b"-rf", b"a b", b"\xc3\xa9", b"n" * 255]
@@ -422,22 +422,56 @@ class Kinds(Scratch):
 class Eggs(Scratch):
     """The order of eggs in scripts, which changes from run to run in zc.buildout."""
 
-    def test_it_is_settled_where_nothing_else_is_between_them(self) -> None:
-        for name in ("b.egg", "a.egg", "c.egg"):
-            self.write(f"eggs/{name}/x.py")
-        self.write("src/s/s.py")
-        lines = "sys.path[0:0] = [\n{}  ]\n"
-        path = "  'APP/{}',\n"
-        orders = (
-            ("src", "eggs/b.egg", "eggs/a.egg", "media", "eggs/c.egg"),
-            ("src", "eggs/a.egg", "eggs/b.egg", "media", "eggs/c.egg"),
-        )
+    def settled(
+        self, *orders: Sequence[str], form: str = "  'APP/{}',\n", before: str = ""
+    ) -> set[bytes]:
+        """What becomes of a script with a list in these orders."""
         found = set()
         for order in orders:
-            self.write("bin/run", lines.format("".join(map(path.format, order))))
+            text = before + "".join(map(form.format, order))
+            self.write("bin/run", f"x = [\n{text}  ]\n")
             found.add(_content(self.take("bin/run")["image/bin/run"]))
-        expected = lines.format("".join(f"  '/image/{name}',\n" for name in orders[1]))
-        self.assertEqual(found, {expected.encode()})
+        return found
+
+    def test_what_is_before_and_after_them_stays(self) -> None:
+        for name in "abc":
+            self.write(f"eggs/{name}.egg/{name}.py")
+        self.write("src/s/s.py")
+        self.write("media/x")
+        found = self.settled(
+            ("src", "eggs/b.egg", "eggs/a.egg", "src/s", "eggs/c.egg", "media"),
+            ("src", "eggs/a.egg", "src/s", "eggs/b.egg", "eggs/c.egg", "media"),
+        )
+        names = ("src", "src/s", "eggs/a.egg", "eggs/b.egg", "eggs/c.egg", "media")
+        lines = "".join(f"  '/image/{name}',\n" for name in names)
+        self.assertEqual(found, {f"x = [\n{lines}  ]\n".encode()})
+
+    def test_of_two_with_the_same_module_the_first_one_counts(self) -> None:
+        for name in "abcd":
+            self.write(f"eggs/{name}.egg/{name}.py")
+            self.write(f"eggs/{name}.egg/LICENSE", name)
+            self.write(f"eggs/{name}.egg/{name}-1.dist-info/METADATA", f"Name: {name}\n")
+        for name in "bd":
+            self.write(f"eggs/{name}.egg/shared/x.py", name)
+        found = self.settled(
+            ("eggs/d.egg", "eggs/c.egg", "eggs/b.egg", "eggs/a.egg"),
+            ("eggs/c.egg", "eggs/a.egg", "eggs/d.egg", "eggs/b.egg"),
+        )
+        lines = "".join(f"  '/image/eggs/{name}.egg',\n" for name in "acdb")
+        self.assertEqual(found, {f"x = [\n{lines}  ]\n".encode()})
+
+    def test_a_path_for_the_shell_and_a_file_of_lines(self) -> None:
+        for name in "abc":
+            self.write(f"eggs/{name}.egg/{name}.py")
+        self.write("src/s/s.py")
+        orders = (
+            ("eggs/b.egg", "eggs/a.egg", "src/s", "eggs/c.egg"),
+            ("src/s", "eggs/c.egg", "eggs/b.egg", "eggs/a.egg"),
+        )
+        for form, expected in (("APP/{}:", "/image/{}:"), ("APP/{}\n", "/image/{}\n")):
+            names = ("src/s", "eggs/a.egg", "eggs/b.egg", "eggs/c.egg")
+            text = "".join(map(expected.format, names))
+            self.assertEqual(self.settled(*orders, form=form), {f"x = [\n{text}  ]\n".encode()})
 
 
 class Patterns(Scratch):
@@ -634,6 +668,7 @@ class Installed(Scratch):
                         self.directory / "bin/manage",
                         pathlib.Path("/abs/venv"),
                     ),
-                )
+                    ("a",),
+                ),
             },
         )

@@ -167,8 +167,9 @@ class References(unittest.TestCase):
     def references(self, text: str) -> list[tuple[str, bool]]:
         data = text.replace("ROOT", os.fspath(self.root)).encode()
         return [
-            (os.path.relpath(path, self.root), quoted)
-            for path, quoted in self.relocation.references(data)
+            (os.path.relpath(found.path, self.root), found.quoted)
+            for found in self.relocation.mentions(data)
+            if found.there
         ]
 
     def test_existing_paths_are_found_with_their_quotes(self) -> None:
