@@ -511,3 +511,5 @@ DOCKER_ENGINE = DockerEngine("DOCKER_ENGINE", "docker.io")
 PODMAN = Podman("PODMAN", "podman")
 REGISTRY = Registry("REGISTRY", "docker-registry")
 NGINX = Nginx("NGINX", "nginx-light")
+# Nothing is needed but time: these tests are not among those of `make check`.
+SLOW = Layer("SLOW", "")

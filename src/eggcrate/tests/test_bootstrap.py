@@ -65,6 +65,8 @@ def module() -> types.ModuleType:
 
 
 class Project(unittest.TestCase):
+    layer = layers.SLOW
+
     """A directory with bootstrap.py and buildout.cfg, and packages that nobody else has."""
 
     def setUp(self) -> None:

@@ -37,6 +37,7 @@ from eggcrate.payload.relocation import Relocation
 from eggcrate.payload.site import Include, Part, Site
 from eggcrate.planning import Planned, plan_image
 from eggcrate.settings import ImageSettings, this_platform
+from eggcrate.tests import layers
 from eggcrate.tests.validator import validate
 
 # A changed file that was written so many nanoseconds ago shows every later change, when the
@@ -587,6 +588,8 @@ class Edits:
 
 
 class Property(Buildout):
+    layer = layers.SLOW
+
     """After each of many edits, a build is what a build from nothing is."""
 
     def edit_and_compare(self, seed: int, rounds: int, wait: float) -> None:
@@ -1182,7 +1185,7 @@ class Kept(Buildout):
             planned = plan_image(self.settings, self.store)
             wanted.append([layer.entries for layer in planned.plan.layers])
         images = (before_last(self.settings, self.store), last(self.settings, self.store))
-        for image, layers in zip(images, wanted, strict=True):
+        for image, planned_layers in zip(images, wanted, strict=True):
             assert image is not None
             found = [layer.plan.entries for layer in image.layers]
             # byte-code may lie in another bundle of the store
@@ -1194,7 +1197,7 @@ class Kept(Buildout):
                 plain,
                 [
                     [dataclasses.replace(entry, source=None, offset=None) for entry in entries]
-                    for entries in layers
+                    for entries in planned_layers
                 ],
             )
 
