@@ -35,7 +35,9 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
     command: _Command = options.run
     try:
         settings = read(pathlib.Path(location, "settings.json"))
-        return command(options, settings, Store(default_root()))
+        code = command(options, settings, Store(default_root()))
+        print(end="", flush=True)  # whoever reads may be gone by now
+        return code
     except EggcrateError as error:
         errors = error.errors if isinstance(error, SeveralErrors) else (error,)
         for one in errors:

@@ -105,16 +105,22 @@ def _as_json(value: Any) -> Any:
 
 
 def _from_json(type_: Any, value: Any) -> Any:
-    """The value of a field, as its annotation has it."""
+    """The value of a field, as its annotation has it; ValueError for one of another type."""
     if isinstance(type_, type) and dataclasses.is_dataclass(type_):
         hints = typing.get_type_hints(type_)
         return type_(**{name: _from_json(hints[name], item) for name, item in value.items()})
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
     if origin is tuple:
-        if len(arguments) == 2 and arguments[1] is ...:
-            return tuple(_from_json(arguments[0], item) for item in value)
+        if arguments[1:] == (...,):
+            arguments = arguments[:1] * len(value)
+        if type(value) is not list or len(value) != len(arguments):
+            raise ValueError
         return tuple(map(_from_json, arguments, value))
     if origin is types.UnionType:
         inner = next(item for item in arguments if item is not types.NoneType)
         return None if value is None else _from_json(inner, value)
-    return pathlib.Path(value) if type_ is pathlib.Path else value
+    if type_ is pathlib.Path:
+        return pathlib.Path(value)
+    if type(value) is not type_:
+        raise ValueError
+    return value

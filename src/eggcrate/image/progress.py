@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from eggcrate.image.plan import amount
 
@@ -19,7 +21,7 @@ def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable
     if total < _QUICK:
         yield lambda size: None
         return
-    if not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)):
+    if not (logger.isEnabledFor(logging.INFO) and _has_room(sys.stderr)):
         logger.info("%s, %s", what, amount(total))
         yield lambda size: None
         return
@@ -29,3 +31,16 @@ def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable
         desc=what, total=total, unit="B", unit_scale=True, leave=False, file=sys.stderr
     ) as bar:
         yield lambda size: bar.update(size) and None
+
+
+def _has_room(stream: TextIO | None) -> bool:
+    """Whether there is such a stream, and it is a terminal with columns.
+
+    Those of some container engines have none.
+    """
+    if stream is None or not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return False

@@ -28,6 +28,8 @@ _BLOCK = 1 << 20
 _WHOLE = 8 << 20
 _ELF = b"\x7fELF"
 _LONGEST_LINE = 4096
+# what is looked for in a text may lie in two blocks of it; bytes
+_LONGEST_SECRET = 4096
 # Of so many files the rows are put away: as objects, those of 100,000 would take 60 MB.
 _MANY = 10_000
 
@@ -160,11 +162,13 @@ class Files:
         digest = hashlib.sha256()
         size, text, touched, first = 0, True, False, b""
         tail, secret = b"", ""
-        overlap = self._relocation.longest
+        overlap = max(self._relocation.longest, _LONGEST_SECRET if secrets else 0)
         if secrets:
             from eggcrate.payload.secrets import secret_in
         with open_at_once(path) as stream:
-            if not os.path.samestat(os.fstat(stream.fileno()), status):
+            opened = os.fstat(stream.fileno())
+            # another file may have got the number of the one that it has replaced
+            if not (os.path.samestat(opened, status) and stat.S_ISREG(opened.st_mode)):
                 raise PlanError(
                     f"{printable(path)} was replaced while it was read",
                     "run again when nothing writes to it",

@@ -6,10 +6,14 @@ import gzip
 import hashlib
 import io
 import random
+import time
 import unittest
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest import mock
 
+from eggcrate.errors import SettingsError
 from eggcrate.image import compression
 from eggcrate.image.compression import MEMBER, Sink, Written, compressor, plain
 
@@ -62,6 +66,85 @@ class Streams(unittest.TestCase):
             self.assertRaises(MemoryError),
         ):
             packed(DATA, "gzip")
+
+    def test_an_error_of_the_stream_reaches_the_caller(self) -> None:
+        class Full(io.BytesIO):
+            def write(self, data: Any) -> int:
+                raise OSError(28, "No space left on device")
+
+        for kind in compression.KINDS:
+            with ThreadPoolExecutor(2) as pool, self.assertRaises(OSError):
+                sink = Sink(Full(), kind, pool)
+                sink.write(DATA)
+                sink.close()
+
+    def test_members_that_are_ready_too_early_wait(self) -> None:
+        def slow_at_first(kind: str) -> object:
+            def compress(data: bytes) -> bytes:
+                time.sleep(0.05 if data[0] == 0 else 0)
+                return data[:1]
+
+            return compress
+
+        data = b"".join(bytes([number]) * MEMBER for number in (0, 1, 2, 3, 0, 4))
+        with mock.patch.object(compression, "_compress", slow_at_first):
+            self.assertEqual(packed(data, "gzip", threads=4)[0], bytes((0, 1, 2, 3, 0, 4)))
+
+    def test_few_members_are_in_memory(self) -> None:
+        waiting: list[int] = []
+        stream = io.BytesIO()
+
+        class Pool(ThreadPoolExecutor):
+            def submit(self, *arguments: Any, **options: Any) -> Any:
+                future = super().submit(*arguments, **options)
+                waiting.append(len(waiting) + 1 - len(stream.getvalue()))
+                return future
+
+        def compress(data: bytes) -> bytes:
+            time.sleep(0.001)
+            return b"x"
+
+        with (
+            mock.patch.object(compression, "cores", lambda: 2),
+            mock.patch.object(compression, "_compress", lambda kind: compress),
+            Pool(1) as pool,
+        ):
+            sink = Sink(stream, "gzip", pool)
+            for _ in range(40):
+                sink.write(bytes(MEMBER))
+            self.assertEqual(sink.close().stored, 40)
+        self.assertLessEqual(max(waiting), 2 * compression._AHEAD + 1)
+
+    def test_members_have_neither_time_nor_name(self) -> None:
+        stored, _ = packed(DATA, "gzip")
+        sizes = []
+        while stored:
+            # RFC 1952, 2.3: no flag is set, and the time is 0
+            self.assertEqual(stored[:8], b"\x1f\x8b\x08\0\0\0\0\0")
+            member = zlib.decompressobj(31)
+            sizes.append(len(member.decompress(stored)))
+            stored = member.unused_data
+        self.assertEqual(sizes[:-1], [MEMBER] * (len(DATA) // MEMBER))
+        self.assertEqual(sum(sizes), len(DATA))
+
+    def test_frames_have_checksums(self) -> None:
+        stored, _ = packed(DATA, "zstd")
+        zstd = compression._zstd()
+        damaged = bytearray(stored)
+        damaged[-1] ^= 1
+        self.assertEqual(zstd.decompress(stored), DATA)
+        with self.assertRaises(zstd.ZstdError):
+            zstd.decompress(bytes(damaged))
+
+    def test_a_python_without_zstandard(self) -> None:
+        compression._zstd.cache_clear()
+        self.addCleanup(compression._zstd.cache_clear)
+        with (
+            mock.patch("importlib.import_module", side_effect=ImportError),
+            self.assertRaises(SettingsError) as caught,
+        ):
+            packed(b"", "zstd")
+        self.assertIn("eggcrate[zstd], or use gzip", caught.exception.hint)
 
     def test_the_compressor_is_named_with_its_version(self) -> None:
         self.assertRegex(

@@ -1,27 +1,65 @@
-"""``bin/image`` without an image and with wrong arguments; ``test_inner_loop`` has more."""
+"""``bin/image`` as people call it, without a network (see also ``test_inner_loop``)."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import io
+import json
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 import unittest
+from typing import Any
 from unittest import mock
 
+import eggcrate.planning
+from eggcrate.build import last
 from eggcrate.console import main
+from eggcrate.image import compression
 from eggcrate.image.oci import reference
+from eggcrate.image.store import Store
+from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.site import Site
 from eggcrate.settings import ImageSettings, document, this_platform
+from eggcrate.tests.test_record import KEY, PROGRAM, Buildout
+from eggcrate.tests.validator import validate
 
 COMMANDS = (
     *("build", "plan", "why", "diff", "report"),
     *("verify", "save", "sbom", "rebase", "cache"),
 )
 
+# ``bin/image`` in a process of its own
+_PROGRAM = """
+import sys
+from eggcrate.console import main
+sys.exit(main("bin/image", sys.argv[1], sys.argv[2:]))
+"""
 
-class ConsoleTest(unittest.TestCase):
+
+def run_main(
+    location: pathlib.Path, *words: str, out: io.TextIOWrapper | None = None
+) -> tuple[int, str, str]:
+    """The exit code of ``bin/image``, and what was printed to both streams."""
+    kept = io.BytesIO()
+    out = out or io.TextIOWrapper(kept, encoding="utf-8")
+    err = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main("bin/image", os.fspath(location), words)
+        except SystemExit as error:
+            code = int(error.code or 0)
+    out.flush()
+    return code, kept.getvalue().decode("utf-8", "surrogateescape"), err.getvalue()
+
+
+class Words(unittest.TestCase):
+    """What is said without an image, and to wrong arguments."""
+
     def setUp(self) -> None:
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
@@ -43,18 +81,7 @@ class ConsoleTest(unittest.TestCase):
         (self.location / "settings.json").write_bytes(document(settings))
 
     def run_main(self, *words: str) -> tuple[int, str, str]:
-        """The exit code, and what was printed to both streams."""
-        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-        err = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = main("bin/image", os.fspath(self.location), words)
-            except SystemExit as error:
-                code = int(error.code or 0)
-        out.flush()
-        buffer = out.buffer
-        assert isinstance(buffer, io.BytesIO)
-        return code, buffer.getvalue().decode(), err.getvalue()
+        return run_main(self.location, *words)
 
     def test_every_command_has_its_help(self) -> None:
         code, listed, _ = self.run_main("--help")
@@ -66,7 +93,11 @@ class ConsoleTest(unittest.TestCase):
             self.assertIn(f"usage: bin/image {command}", text)
 
     def test_wrong_arguments_end_with_2(self) -> None:
-        for words in ((), ("bild",), ("build", "--fast"), ("why",), ("sbom", "--layer", "x")):
+        for words in (
+            *((), ("bild",), ("build", "--fast"), ("why",), ("save",), ("save", "a", "b")),
+            *(("sbom", "--layer", "x"), ("sbom", "--format", "x"), ("cache", "x")),
+            *(("rebase", "--base"), ("plan", "x"), ("diff", "x"), ("report", "a", "b")),
+        ):
             code, _, said = self.run_main(*words)
             self.assertEqual(code, 2, words)
             self.assertIn("usage: bin/image", said)
@@ -122,3 +153,432 @@ class ConsoleTest(unittest.TestCase):
         self.assertIn(os.fspath(self.root / "cache"), printed)
         code, printed, _ = self.run_main("cache", "prune", "--all")
         self.assertEqual((code, printed[:9]), (0, "0 removed"))
+
+
+class Commands(Buildout):
+    """Each command, on an image."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.location = self.settings.location
+        (self.location / "settings.json").write_bytes(document(self.settings))
+        cache = mock.patch.dict(
+            os.environ, EGGCRATE_CACHE=os.fspath(self.store.root), EGGCRATE_CACHE_SIZE=""
+        )
+        cache.start()
+        self.addCleanup(cache.stop)
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.directory)
+
+    def run_image(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """What a command prints, and what it says on the other stream."""
+        found, printed, said = run_main(self.location, *words)
+        self.assertEqual(found, code, printed + said)
+        return printed, said
+
+    def digest(self) -> str:
+        return (self.location / "digest").read_text().strip()
+
+    def layers(self) -> dict[str, str]:
+        """The digests of the image's layers, as its documents have them."""
+        image = last(self.settings, self.store)
+        manifest = json.loads(self.store.blob(image.manifest.digest).read_bytes())
+        names = [layer.plan.name for layer in image.layers]
+        return dict(zip(names, (item["digest"] for item in manifest["layers"]), strict=True))
+
+    # build and plan
+
+    def test_build(self) -> None:
+        printed, said = self.run_image("build")
+        self.assertRegex(
+            printed,
+            r"\Aacme/shop:1, acme/shop:latest  sha256:[0-9a-f]{64}  6 layers, \d+(\.\d)? kB"
+            r"  \(6 changed, \d+(\.\d)? kB\)\n\Z",
+        )
+        self.assertIn(f"  {self.digest()}  ", printed)
+        self.assertEqual(said, "")
+        self.assertIn("  (unchanged)\n", self.run_image("build")[0])
+        self.write("docs/index.txt", "changed")
+        self.assertRegex(self.run_image("build")[0], r"\(1 changed, \d+ bytes\)\n")
+        self.assertEqual(validate(self.location / "oci"), [])
+        self.assertEqual(validate(self.location / "image.tar"), [])
+
+    def test_build_is_quiet_when_asked(self) -> None:
+        self.assertEqual(self.run_image("-q", "build"), ("", ""))
+        self.assertTrue(self.digest())
+
+    def test_only_newest_asks_for_package_lists(self) -> None:
+        asked: list[ImageSettings] = []
+        base: Any = eggcrate.planning.Base
+
+        def watched(settings: ImageSettings, store: Store) -> Any:
+            asked.append(settings)
+            return base(settings, store)
+
+        self.patch(eggcrate.planning, "Base", watched)
+        self.settings = dataclasses.replace(self.settings, offline=True)
+        (self.location / "settings.json").write_bytes(document(self.settings))
+        self.run_image("build")
+        self.assertEqual([(item.refresh, item.offline) for item in asked], [(False, False)])
+        asked.clear()
+        self.run_image("build", "--newest")
+        self.assertEqual([(item.refresh, item.offline) for item in asked], [(True, False)])
+
+    def test_each_mistake_has_its_line(self) -> None:
+        self.write("docs/key", KEY)
+        self.write("docs/library.bin", b"\0" + os.fsencode(self.directory) + b"/lib")
+        for command in ("build", "plan"):
+            printed, said = self.run_image(command, code=1)
+            self.assertEqual(printed, "")
+            lines = said.splitlines()
+            self.assertEqual(len(lines), 2, said)
+            self.assertIn("docs/library.bin; build them so that", lines[0])
+            self.assertIn("there is a private key in docs/key; give it", lines[1])
+            for line in lines:
+                self.assertTrue(line.startswith("bin/image: "))
+        self.assertEqual([path.name for path in self.location.iterdir()], ["settings.json"])
+
+    def test_plan_writes_nothing(self) -> None:
+        printed, _ = self.run_image("plan")
+        self.assertIn("  4  0644           7  /srv/docs/index.txt  (include: docs", printed)
+        self.assertEqual([path.name for path in self.location.iterdir()], ["settings.json"])
+        self.run_image("build")
+        self.assertEqual((self.location / "plan.txt").read_text(), printed)
+
+    def test_plan_says_what_to_look_at(self) -> None:
+        os.mkfifo(self.path("docs/fifo"))
+        _, said = self.run_image("plan")
+        self.assertEqual(said, "neither file, directory nor link, and left out: docs/fifo\n")
+
+    def test_names_of_any_letters(self) -> None:
+        with open(os.fsencode(self.path("docs")) + b"/\xff\n\xe2\x80\xae", "wb"):
+            pass
+        out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        code, _, said = run_main(self.location, "plan", out=out)
+        self.assertEqual((code, said), (0, ""))
+        buffer = out.buffer
+        assert isinstance(buffer, io.BytesIO)
+        self.assertIn(b"/srv/docs/\\xff\\x0a\\u202e  (", buffer.getvalue())
+
+    # why, diff, report
+
+    def test_why_by_a_path_of_the_image(self) -> None:
+        self.run_image("build")
+        printed, said = self.run_image("why", "/srv/docs/index.txt")
+        self.assertEqual(
+            printed.splitlines(),
+            [
+                "/srv/docs/index.txt",
+                "  why      include: docs",
+                "  layer    4, data",
+                "  group    data",
+                "  mode     0644, 0:0",
+                "  bytes    7",
+                f"  sha256   {hashlib.sha256(b'read me').hexdigest()}",
+                f"  from     {self.directory}/docs/index.txt",
+            ],
+        )
+        self.assertEqual(said, "")
+
+    def test_why_by_a_path_of_this_machine(self) -> None:
+        self.run_image("build")
+        wanted = self.run_image("why", "srv/app/develop/shop/shop/views.py")[0]
+        self.assertIn("\n  why      named in bin/run\n", wanted)
+        path = self.path("SHOP/shop/views.py")
+        for name in (os.fspath(path), os.path.relpath(path)):
+            self.assertEqual(self.run_image("why", name)[0], wanted)
+
+    def test_why_of_directories_links_and_what_links_lead_to(self) -> None:
+        self.run_image("build")
+        self.assertIn("\n  symlink  a.txt\n", self.run_image("why", "parts/data/link")[0])
+        self.assertIn("\n  mode     0755, 0:0\n", self.run_image("why", "parts/data")[0])
+        self.assertTrue(self.run_image("why", "/bin/sh")[0].startswith("/usr/bin/sh\n  why   "))
+
+    def test_why_of_several(self) -> None:
+        self.run_image("build")
+        printed, said = self.run_image("why", "bin/run", "setup.py", "/usr", code=1)
+        self.assertEqual(
+            [line for line in printed.splitlines() if line[0] == "/"],
+            ["/srv/app/bin/run", "/usr"],
+        )
+        self.assertEqual(said, "/srv/app/setup.py is not in the image\n")
+
+    def test_diff(self) -> None:
+        self.run_image("build")
+        self.assertIn("no image before: 6 layers, ", self.run_image("diff")[0])
+        for number in range(60):
+            self.write(f"docs/many/{number}.txt", "x")
+        self.write("SHOP/shop/views.py", "X = 3\n")
+        self.run_image("build")
+        printed, said = self.run_image("diff")
+        self.assertIn("/srv/docs/many/", printed)
+        self.assertIn("views.py", printed)
+        self.assertEqual(said, "")
+        every = self.run_image("diff", "--all")[0]
+        for number in range(60):
+            self.assertIn(f"/srv/docs/many/{number}.txt", every)
+        self.assertLess(len(printed), len(every))
+
+    def test_report(self) -> None:
+        self.run_image("build")
+        path = self.location / "report.html"
+        self.assertEqual(self.run_image("report"), (f"{path}\n", ""))
+        page = path.read_text()
+        self.assertIn("acme/shop", page)
+        self.assertIn(self.digest().partition(":")[2][:12], page)
+        self.assertEqual(self.run_image("-q", "report", "other.html"), ("", ""))
+        self.assertEqual((self.directory / "other.html").read_text(), page)
+        # it is no part of the image, and the next build leaves it alone
+        self.run_image("build")
+        self.assertEqual(path.read_text(), page)
+
+    # verify
+
+    def test_verify_what_is_the_same(self) -> None:
+        self.run_image("build")
+        self.write("docs/index.txt", "changed")
+        self.run_image("build")  # from what the first one remembers
+        printed, said = self.run_image("verify")
+        self.assertEqual(printed, f"{self.digest()} was built again, and is the same\n")
+        self.assertEqual(said, "")
+        left = [path.name for path in self.store.root.iterdir() if "tmp" in path.name]
+        self.assertEqual(left, [])
+
+    def test_verify_what_is_not(self) -> None:
+        self.run_image("build")
+        self.write("SHOP/shop/views.py", "X = 3\n")
+        digest = self.digest()
+        printed, said = self.run_image("verify", code=1)
+        self.assertRegex(
+            said, rf"\A{digest} is not what is built now, sha256:[0-9a-f]{{64}}\n\Z"
+        )
+        self.assertIn("views.py", printed)
+        self.assertEqual(self.digest(), digest)
+
+    def test_verify_with_another_compressor(self) -> None:
+        self.run_image("build")
+        self.addCleanup(compression.compressor.cache_clear)
+        compression.compressor.cache_clear()
+        self.patch(compression, "_deflate_version", lambda: "99.0")
+        _, said = self.run_image("verify", code=1)
+        self.assertIn("; the layers hold the same, compressed otherwise\n", said)
+
+    def test_verify_a_damaged_layout(self) -> None:
+        self.run_image("build")
+        (blob, *_) = (self.location / "oci/blobs/sha256").iterdir()
+        blob.write_bytes(blob.read_bytes()[:-1] + b"\0")
+        _, said = self.run_image("verify", code=1)
+        self.assertEqual(
+            said,
+            f"bin/image: {blob} is not what its name says; remove the directory, and build "
+            "again\n",
+        )
+
+    # save and sbom
+
+    def test_save(self) -> None:
+        self.run_image("build")
+        data = (self.location / "image.tar").read_bytes()
+        self.assertEqual(self.run_image("save", "copy.tar"), ("", ""))
+        self.assertEqual((self.directory / "copy.tar").read_bytes(), data)
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        self.assertEqual(run_main(self.location, "save", "-", out=out)[0], 0)
+        buffer = out.buffer
+        assert isinstance(buffer, io.BytesIO)
+        self.assertEqual(buffer.getvalue(), data)
+
+    def test_an_archive_is_nothing_for_a_terminal(self) -> None:
+        self.run_image("build")
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        with open(theirs, "w", encoding="utf-8") as out:
+            assert isinstance(out, io.TextIOWrapper)
+            code, _, said = run_main(self.location, "save", "-", out=out)
+        self.assertEqual(code, 1)
+        self.assertIn("name a file, or pipe it", said)
+
+    def test_sbom(self) -> None:
+        self.run_image("build")
+        cyclonedx = json.loads(self.run_image("sbom")[0])
+        self.assertEqual(cyclonedx["bomFormat"], "CycloneDX")
+        names = {component["name"] for component in cyclonedx["components"]}
+        self.assertLessEqual({"one", "two"}, names)
+        spdx = json.loads(self.run_image("sbom", "--format", "spdx")[0])
+        self.assertEqual(spdx["spdxVersion"], "SPDX-2.3")
+        printed = self.run_image("sbom", "--format", "provenance")[0]
+        statement = json.loads(printed)
+        self.assertEqual(
+            statement["subject"][0]["digest"]["sha256"], self.digest().partition(":")[2]
+        )
+        # nothing of this machine
+        self.assertNotIn(os.fspath(self.root), printed)
+        # the same once more
+        self.assertEqual(json.loads(self.run_image("sbom")[0]), cyclonedx)
+
+    def test_sbom_of_a_layer(self) -> None:
+        self.run_image("build")
+        found = []
+        for layer in range(1, 7):
+            document = json.loads(self.run_image("sbom", "--layer", str(layer))[0])
+            names = {component["name"] for component in document.get("components", ())}
+            found.append("one" in names)
+        self.assertEqual(found, [False, False, True, False, False, False])
+        for wrong in ("0", "7", "-1"):
+            _, said = self.run_image("sbom", f"--layer={wrong}", code=1)
+            self.assertEqual(
+                said,
+                f"bin/image: there is no layer {wrong}; name one of the 6, from 1 to 6\n",
+            )
+
+    # rebase
+
+    def test_rebase_changes_the_packages_and_nothing_else(self) -> None:
+        self.run_image("build")
+        before, config = self.layers(), self.config()
+        self.packages["usr/bin/sh"] = b"a shell without that hole"
+        self.packages["usr/lib/more.txt"] = b"and more"
+        printed, said = self.run_image("rebase")
+        self.assertRegex(printed, r"6 layers, .*\(1 changed, \d+ bytes\)\n\Z")
+        self.assertEqual(said, "")
+        after = self.layers()
+        self.assertEqual(
+            [name for name in after if after[name] != before.get(name)], ["packages"]
+        )
+        self.assertEqual(list(after), list(before))
+        self.assertEqual(validate(self.location / "oci"), [])
+        self.assertEqual(validate(self.location / "image.tar"), [])
+        self.assertEqual({**self.config(), "rootfs": 0}, {**config, "rootfs": 0})
+        self.assertIn("/usr/lib/more.txt", (self.location / "plan.txt").read_text())
+        self.assertIn("/usr/lib/more.txt", self.run_image("diff")[0])
+        # and a build makes the same of it
+        digest = self.digest()
+        self.assertIn("(unchanged)", self.run_image("build")[0])
+        self.assertEqual(self.digest(), digest)
+        self.assertIn("is the same", self.run_image("verify")[0])
+
+    def config(self) -> dict[str, Any]:
+        image = last(self.settings, self.store)
+        value: dict[str, Any] = json.loads(self.store.blob(image.config.digest).read_bytes())
+        return value
+
+    def test_rebase_on_the_same_packages(self) -> None:
+        self.run_image("build")
+        digest = self.digest()
+        self.assertIn("(unchanged)", self.run_image("rebase")[0])
+        self.assertEqual(self.digest(), digest)
+
+    def test_rebase_does_not_look_at_what_was_edited(self) -> None:
+        self.run_image("build")
+        before = self.layers()
+        self.write("SHOP/shop/views.py", "X = 3\n")
+        self.packages["usr/bin/sh"] = b"another shell"
+        self.run_image("rebase")
+        after = self.layers()
+        self.assertEqual(after["develop"], before["develop"])
+        self.assertRegex(self.run_image("build")[0], r"\(1 changed, ")
+        self.assertNotEqual(self.layers()["develop"], before["develop"])
+
+    def test_rebase_on_another_release(self) -> None:
+        self.run_image("build")
+        suites: list[str | None] = []
+        base: Any = eggcrate.planning.Base
+
+        def watched(settings: ImageSettings, store: Store) -> Any:
+            suites.append(settings.suite)
+            return base(settings, store)
+
+        self.patch(eggcrate.planning, "Base", watched)
+        self.run_image("rebase", "--base", "trixie")
+        self.assertEqual(suites, ["trixie"])
+
+    def test_rebase_on_what_does_not_fit(self) -> None:
+        self.run_image("build")
+        digest = self.digest()
+        del self.packages["usr/bin/sh"]
+        _, said = self.run_image("rebase", code=1)
+        self.assertIn("/srv/app/bin/run is run by /bin/sh, which is not in the image", said)
+        self.packages["usr/bin/sh"] = b"a shell"
+        base: Any = eggcrate.planning.Base
+        other = Interpreter((3, 99), "/usr/bin/python3.99", "debian")
+        self.patch(base.func, "python", lambda base: other)
+        _, said = self.run_image("rebase", code=1)
+        self.assertEqual(
+            said,
+            f"bin/image: the image runs on /{PROGRAM}, and the new base on "
+            "/usr/bin/python3.99; run bin/buildout, which builds all of it for another "
+            "Python\n",
+        )
+        self.assertEqual(self.digest(), digest)
+        self.assertEqual(validate(self.location / "oci"), [])
+
+    # The cache
+
+    def test_the_cache(self) -> None:
+        self.run_image("build")
+        digest = self.digest()
+        printed, _ = self.run_image("cache")
+        self.assertEqual(printed, self.run_image("cache", "show")[0])
+        self.assertRegex(printed, r"(?m)^  layers +\d+ ")
+        self.assertTrue(self.run_image("cache", "prune")[0].startswith("0 removed, "))
+        printed, _ = self.run_image("cache", "prune", "--all")
+        self.assertRegex(printed, r"\A[1-9]\d* removed, ")
+        self.assertEqual(self.run_image("why", "bin/run", code=1)[0], "")
+        self.assertIn("(unchanged)", self.run_image("build")[0])
+        self.assertEqual(self.digest(), digest)
+        self.run_image("why", "bin/run")
+
+    def test_a_wrong_limit_of_the_cache(self) -> None:
+        with mock.patch.dict(os.environ, EGGCRATE_CACHE_SIZE="much"):
+            for words in (("build",), ("cache",), ("cache", "prune")):
+                _, said = self.run_image(*words, code=1)
+                self.assertIn("EGGCRATE_CACHE_SIZE is 'much', which is no size; set", said)
+
+    # How programs end
+
+    def test_a_reader_that_has_seen_enough(self) -> None:
+        self.run_image("build")
+        for words in (("plan",), ("save", "-"), ("diff",), ("why", "bin/run"), ("build",)):
+            with self.subTest(words):
+                ours, theirs = os.pipe()
+                os.close(ours)
+                with open(theirs, "w", encoding="utf-8") as out:
+                    assert isinstance(out, io.TextIOWrapper)
+                    code, _, said = run_main(self.location, *words, out=out)
+                    self.assertEqual((code, said), (0, ""))
+
+    def test_the_process_says_nothing_of_a_reader_that_has_gone(self) -> None:
+        program = [sys.executable, "-c", _PROGRAM, os.fspath(self.location), "cache"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # or each line would be written at once
+        environment.pop("PYTHONUNBUFFERED", None)
+        ours, theirs = os.pipe()
+        os.close(ours)
+        try:
+            done = subprocess.run(
+                program, stdout=theirs, stderr=subprocess.PIPE, check=False, env=environment
+            )
+        finally:
+            os.close(theirs)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+    def test_control_c(self) -> None:
+        with mock.patch("eggcrate.build.build", side_effect=KeyboardInterrupt):
+            self.assertEqual(self.run_image("build", code=130), ("", ""))
+
+    def test_a_mistake_of_ours_keeps_its_traceback(self) -> None:
+        with (
+            mock.patch("eggcrate.build.build", side_effect=ZeroDivisionError),
+            self.assertRaises(ZeroDivisionError),
+        ):
+            self.run_image("build")
+
+    def test_settings_that_are_damaged(self) -> None:
+        path = self.location / "settings.json"
+        path.write_bytes(path.read_bytes()[:-20])
+        for words in (("build",), ("plan",), ("cache",)):
+            self.assertEqual(
+                self.run_image(*words, code=1)[1],
+                f"bin/image: {path} is not of this release, or not whole; run bin/buildout, "
+                "which writes it\n",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import functools
@@ -45,6 +46,14 @@ from eggcrate.tests.validator import validate
 _TICK, _WAIT = 15_000_000, 0.03
 
 PROGRAM = f"usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+# nobody's
+KEY = b"".join(
+    (
+        b"-----BEGIN PRIVATE KEY-----\n",
+        base64.encodebytes(random.Random(1).randbytes(200)),
+        b"-----END PRIVATE KEY-----\n",
+    )
+)
 
 
 class FakeBase:
@@ -290,8 +299,11 @@ class Edits:
         return self._random.choice([path for path in found if path.name.endswith(suffix)])
 
     def _directory(self) -> pathlib.Path:
+        """A directory, but none that the image itself lies in."""
+        location = self._buildout.settings.location
+        found = [path for path in self._all() if path.is_dir() and not path.is_symlink()]
         return self._random.choice(
-            [path for path in self._all() if path.is_dir() and not path.is_symlink()]
+            [path for path in found if not location.is_relative_to(path)]
         )
 
     def _link(self) -> pathlib.Path:
@@ -436,8 +448,7 @@ class Edits:
 
     def edit_put_a_secret(self) -> pathlib.Path:
         path = self._file()
-        key = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
-        path.write_bytes(path.read_bytes() + key)
+        path.write_bytes(path.read_bytes() + KEY)
         return path
 
     def edit_put_a_path_of_the_build(self) -> pathlib.Path:
@@ -1239,8 +1250,7 @@ class Kept(Buildout):
         digest = self.build().image.manifest.digest
         for name in ("SHOP/shop/views.py", "bin/run"):
             data = self.path(name).read_bytes()
-            key = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n"
-            self.path(name).write_bytes(data + key)
+            self.path(name).write_bytes(data + KEY)
             with self.assertRaises(PlanError) as caught:
                 self.build()
             self.assertIn("there is a private key in", caught.exception.what)

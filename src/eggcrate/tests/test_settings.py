@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import tempfile
 import typing
 import unittest
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from eggcrate.errors import SettingsError
 from eggcrate.image.oci import Platform, Reference
@@ -69,3 +72,48 @@ class SettingsFile(unittest.TestCase):
                 read(self.path)
             self.assertIn("is not of this release, or not whole", caught.exception.what)
             self.assertEqual(caught.exception.hint, "run bin/buildout, which writes it")
+
+    def test_paths_of_any_bytes(self) -> None:
+        settings = dataclasses.replace(
+            self.settings, location=pathlib.Path("/srv/\udcff\n\u202e"), directory="/srv/\udcff"
+        )
+        self.path.write_bytes(document(settings))
+        self.assertEqual(read(self.path), settings)
+
+    def test_a_field_that_is_not_there(self) -> None:
+        for field in dataclasses.fields(ImageSettings):
+            whole = json.loads(document(self.settings))
+            del whole[field.name]
+            self.path.write_text(json.dumps(whole))
+            if field.default is dataclasses.MISSING:
+                with self.assertRaises(SettingsError):
+                    read(self.path)
+            else:  # an option that the release before did not have
+                wanted: dict[str, Any] = {field.name: field.default}
+                self.assertEqual(read(self.path), dataclasses.replace(self.settings, **wanted))
+
+    def test_a_value_of_another_type_in_any_place(self) -> None:
+        whole = json.loads(document(self.settings))
+        number = 0
+        for change in _changes(whole, {None, 5, "text", True}):
+            number += 1
+            self.path.write_text(json.dumps(whole))
+            try:
+                settings = read(self.path)
+            except SettingsError as error:
+                self.assertIn("is not of this release, or not whole", error.what)
+            else:  # it was another value of the right type
+                self.assertEqual(json.loads(document(settings)), whole, change)
+        self.assertGreater(number, 200)
+
+
+def _changes(value: Any, others: Collection[object]) -> Iterator[str]:
+    """Each part of a JSON value in turn is another for a while."""
+    places = list(value.items() if isinstance(value, dict) else enumerate(value))
+    for key, old in places:
+        for other in (*others, [], {}, [None], [["x"]], {"x": 1}):
+            value[key] = other
+            yield f"{key} = {other!r}"
+        value[key] = old
+        if isinstance(old, dict | list):
+            yield from _changes(old, others)
