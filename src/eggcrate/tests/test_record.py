@@ -715,7 +715,9 @@ class Quick(Buildout):
         with events() as found:
             again = self.build()
         self.assertEqual(self.answers, [False, True])
-        self.assertEqual([event for event, _ in found if event != "open"], [])
+        if sys.version_info >= (3, 11):
+            # Python 3.10 compiles in a process of its own, see bytecode
+            self.assertEqual([event for event, _ in found if event != "open"], [])
         self.assertIn(os.fspath(path), self.opened(found))
         # a layer is written as a whole: nothing but its files was read
         develop = (self.shop / "shop", self.shop / "shop.egg-info", self.directory)
