@@ -38,9 +38,11 @@ setup(
         # the bar of long work on a terminal: pure Python, kept for ten years, no dependencies
         "tqdm>=4",
         # the default installer of virtualenv-part; one binary, released every week
-        "uv>=0.5",
+        "uv>=0.7",
         # markers and requirements of distributions (PEP 508); zc.buildout needs it too
         "packaging>=23",
+        # reads TOML where the standard library doesn't; the standard library's is a copy of it
+        "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
         # talks to the Docker Engine; kept by Docker itself

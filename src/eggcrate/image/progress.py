@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from eggcrate.image.plan import amount
+
+# Seconds after which somebody wonders
+_WHILE = 15
 
 # Bytes that are written so fast that nobody wonders
 _QUICK = 8 << 20
@@ -31,6 +35,48 @@ def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable
         desc=what, total=total, unit="B", unit_scale=True, leave=False, file=sys.stderr
     ) as bar:
         yield lambda size: bar.update(size) and None
+
+
+@contextmanager
+def status(logger: logging.Logger, what: str) -> Iterator[Callable[[str], None]]:
+    """A function that is told what is being done, and with nothing, that it goes on.
+
+    On a terminal there is a line that says so, with the seconds; elsewhere one comes now and
+    then, so that nobody thinks that it hangs.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        yield lambda doing: None
+        return
+    if not _has_room(sys.stderr):
+        yield _NowAndThen(logger)
+        return
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread: processes are forked meanwhile
+    with tqdm(bar_format="{desc}  {elapsed}", leave=False, file=sys.stderr) as bar:
+
+        def told(doing: str) -> None:
+            if doing:
+                bar.set_description_str(f"{what}: {doing}", refresh=False)
+            bar.refresh()
+
+        yield told
+
+
+class _NowAndThen:
+    """A line after each while in which something went on."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._begun = self._last = time.monotonic()
+        self._doing = "working"
+
+    def __call__(self, doing: str) -> None:
+        self._doing = doing or self._doing
+        now = time.monotonic()
+        if now - self._last > _WHILE:
+            self._last = now
+            self._logger.info("%s, %d s", self._doing, now - self._begun)
 
 
 def _has_room(stream: TextIO | None) -> bool:

@@ -5,39 +5,52 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import hashlib
 import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from eggcrate.environments import environment, installers, requirements
+from eggcrate.environments.environment import Means, Project, Record, Wanted
+from eggcrate.environments.interpreters import DISTURBING, Interpreter, find_interpreter
+from eggcrate.environments.process import masked
+from eggcrate.environments.requirements import Files, shown
 from eggcrate.errors import EggcrateError, InstallError, SettingsError, raise_all
 from eggcrate.recipes import ownership
 from eggcrate.recipes.boundary import user_errors
-from eggcrate.transports import installers
 
 #: what a user may write, besides ``recipe``
 OPTIONS = (
     "constraints-files",
+    "dependency-groups",
     "develop",
+    "environment",
+    "extras",
     "find-links",
     "index",
     "installer",
     "interpreter",
+    "lock",
     "python",
+    "require-hashes",
     "requirements",
     "requirements-files",
     "scripts",
+    "system-site-packages",
+    "timeout",
 )
 
 INSTALLERS = ("uv", "pip")
 
-#: what tells how an editable project is to be installed; its modules need no reinstall
-_METADATA = ("pyproject.toml", "setup.py", "setup.cfg")
+#: options in which a URL may have a password
+_WITH_URLS = ("environment", "find-links", "index", "requirements")
+
+#: names of variables whose values are nobody's business
+_SECRET = re.compile(r"(?im)^(\s*\w*(?:PASSW|SECRET|TOKEN|_KEY|CREDENTIAL)\w*\s*=\s*).+")
 
 #: the kernel reads no more of a script's first line
 _LONGEST_SHEBANG = 127
@@ -61,9 +74,15 @@ class Recipe:
         ownership.declare(options, [location])
         # A changed file changes no option, and buildout compares options: so the digest is one.
         options["digest"] = self.wanted.digest()
-        for option in ("index", "find-links", "requirements"):
+        self.newest = section.get("newest") == "true" and not self.wanted.means.offline
+        for option in _WITH_URLS:
             if option in options:  # buildout writes options into .installed.cfg
-                options[option] = installers.masked(options[option])
+                hidden = masked(options[option])
+                if hidden != options[option]:
+                    self.log.warning(
+                        "%s has a password in it; better let ~/.netrc have it.", option
+                    )
+                options[option] = _SECRET.sub(r"\1****", hidden)
         options["location"] = str(location)
         options["bin-directory"] = str(location / "bin")
         options["python"] = str(location / "bin" / "python")
@@ -81,35 +100,50 @@ class Recipe:
 
     def _provide(self) -> Sequence[str]:
         location = self.wanted.location
-        installers.mend(location)
-        before = installers.recorded(location)
+        before = environment.recorded(location)
+        if environment.is_unfinished(location) or not self._is_current(before):
+            with environment.alone(location, self.log) as lock:
+                environment.mend(location)
+                before = environment.recorded(location)
+                if not self._is_current(before):
+                    return self._change(before, lock)
+        assert before is not None
+        if self.newest and not before.settled and installers.has_newer(self.wanted, self.log):
+            with environment.alone(location, self.log) as lock:
+                return self._change(before, lock)
+        return self._placed(before, before)
+
+    def _change(self, before: Record | None, lock: int) -> Sequence[str]:
         try:
-            if not self._is_current(before):
-                with installers.rebuilt(self.wanted, self.log) as commands:
-                    self._links(commands)  # a wrong name shall leave the old environment
-            record = installers.recorded(location)
-            assert record is not None
-            links = self._links(record.commands)
-            gone = set(before.links if before else ()) - set(links)
-            for path in (self.bin / script for script in gone):
-                if self._is_ours(path):
-                    path.unlink()
-            self._place(links)
+            with installers.provided(self.wanted, before, self.log, lock=lock) as record:
+                self._links(record.commands)  # a wrong name shall leave the old environment
+            return self._placed(record, before)
         except BaseException:
             if before is not None:
                 # buildout has removed the scripts of the environment that stays
                 with contextlib.suppress(InstallError):
                     self._place(before.links)
             raise
+
+    def _placed(self, record: Record, before: Record | None) -> Sequence[str]:
+        """Put the scripts into ``bin/``, and take away those that are no longer wanted."""
+        links = self._links(record.commands)
+        for script in set(before.links if before else ()) - set(links):
+            path = self.bin / script
+            if self._is_ours(path):
+                path.unlink()
+        self._place(links)
         if record.links != links:
-            dataclasses.replace(record, links=links).write(location)
+            dataclasses.replace(record, links=links).write(self.wanted.location)
         return [str(self.bin / script) for script in sorted(links)]
 
-    def _is_current(self, record: installers.Record | None) -> bool:
+    def _is_current(self, record: Record | None) -> bool:
+        location = self.wanted.location
         return (
             record is not None
             and record.digest == self.wanted.digest()
-            and os.access(self.wanted.location / "bin" / "python", os.X_OK)
+            and record.contents == environment.contents(location, record.interpreter)
+            and os.access(location / "bin" / "python", os.X_OK)
         )
 
     def _links(self, commands: Sequence[str]) -> dict[str, str]:
@@ -128,11 +162,11 @@ class Recipe:
             links[self.scripts.interpreter] = "python"
         for script in sorted(links):
             path = self.bin / script
-            shown = _shown(path, self.wanted.directory)
+            name = shown(path, self.wanted.directory)
             if os.path.lexists(path) and not self._is_ours(path):
                 errors.append(
                     InstallError(
-                        f"{shown} is there already, and not from this part",
+                        f"{name} is there already, and not from this part",
                         f"rename ours with scripts = {links[script]}=..., or remove that file",
                     )
                 )
@@ -240,7 +274,7 @@ def _wanted(
     options: Mapping[str, str],
     location: pathlib.Path,
     errors: list[EggcrateError],
-) -> installers.Wanted:
+) -> Wanted:
     """The options, read and checked; raises every complaint there is, ``errors`` too."""
     section = buildout["buildout"]
     directory = pathlib.Path(section["directory"])
@@ -248,25 +282,29 @@ def _wanted(
     if installer not in INSTALLERS:
         errors.append(SettingsError(f"installer: {installer} is unknown", "use uv or pip"))
 
-    requirements = _lines(options, "requirements")
+    asked = _lines(options, "requirements")
     errors += [
         SettingsError(
-            f"requirements: {installers.masked(line)} is an option of the installer",
+            f"requirements: {masked(line)} is an option of the installer",
             "use requirements-files, constraints-files, develop, index or find-links",
         )
-        for line in requirements
+        for line in asked
         if line.startswith("-")
     ]
+    files = Files(directory)
+    for line in asked:
+        files.take("requirements", line, directory)
     requirement_files = _paths(options, "requirements-files", directory)
-    constraint_files = _paths(options, "constraints-files", directory)
-    files = _Files(directory)
     for path in requirement_files:
         files.read(path, "requirements-files")
+    constraint_files = _paths(options, "constraints-files", directory)
     for path in constraint_files:
         files.read(path, "constraints-files")
-    projects = _paths(options, "develop", directory)
+    projects = _projects(options, directory, errors)
     for project in projects:
         files.read_project(project)
+    groups = tuple(requirements.groups(_words(options, "dependency-groups"), projects, files))
+    lock = _lock(options, directory, files, errors)
     errors += files.errors
 
     interpreter = None
@@ -277,27 +315,36 @@ def _wanted(
 
     pins = _pins(section, buildout)
     if pins and interpreter:
-        asked = [("requirements", line) for line in requirements]
-        errors += _conflicts([*asked, *files.lines], dict(pins), interpreter)
+        errors += requirements.conflicts(files.lines, dict(pins), interpreter)
 
+    require_hashes = _flag(options, "require-hashes", errors)
+    system = _flag(options, "system-site-packages", errors)
+    variables = _environment(options, errors)
     index = _index(options.get("index") or section.get("index") or "", directory, errors)
-    find_links = _find_links(options, section, directory, errors)
+    links = _find_links(options, section, directory, errors)
+    means = _means(section, options, errors)
     raise_all(errors)
     assert interpreter is not None
-    return installers.Wanted(
+    return Wanted(
         location=location,
         directory=directory,
         interpreter=interpreter,
         installer=installer,
-        requirements=tuple(requirements),
+        requirements=tuple(asked),
         requirement_files=requirement_files,
         constraint_files=constraint_files,
+        lock=lock,
+        require_hashes=require_hashes,
         pins=pins,
         projects=projects,
+        groups=groups,
+        system_site_packages=system,
+        environment=variables,
         index=index,
-        find_links=find_links,
-        offline=section.get("offline") == "true",
+        find_links=links,
         files=tuple(sorted(files.digests.items())),
+        exact=frozenset(requirements.exact_names(files.lines, pins)),
+        means=means,
     )
 
 
@@ -317,94 +364,92 @@ def _lines(options: Mapping[str, str], option: str) -> list[str]:
     return [line.strip() for line in options.get(option, "").splitlines() if line.strip()]
 
 
+def _words(options: Mapping[str, str], option: str) -> list[str]:
+    return options.get(option, "").replace(",", " ").split()
+
+
+def _flag(options: Mapping[str, str], option: str, errors: list[EggcrateError]) -> bool:
+    text = options.get(option, "false").strip()
+    if text not in ("true", "false"):
+        errors.append(SettingsError(f"{option}: {text} is neither", "write true or false"))
+    return text == "true"
+
+
+def _number(options: Mapping[str, str], option: str, errors: list[EggcrateError]) -> int | None:
+    text = options.get(option, "").strip()
+    if not text:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+        errors.append(
+            SettingsError(f"{option}: {text} is no number of seconds", "write one, like 600")
+        )
+        return None
+    return int(text)
+
+
+def _path(text: str, directory: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(os.path.normpath(directory / pathlib.Path(text).expanduser()))
+
+
 def _paths(
     options: Mapping[str, str], option: str, directory: pathlib.Path
 ) -> tuple[pathlib.Path, ...]:
-    return tuple(
-        pathlib.Path(os.path.normpath(directory / pathlib.Path(line).expanduser()))
-        for line in _lines(options, option)
-    )
+    return tuple(_path(line, directory) for line in _lines(options, option))
 
 
-class _Files:
-    """The files that an environment depends on: digests, requirement lines, complaints."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self._directory = directory
-        self.digests: dict[str, str] = {}
-        #: where it is, and what it says
-        self.lines: list[tuple[str, str]] = []
-        self.errors: list[EggcrateError] = []
-
-    def read(self, path: pathlib.Path, by: str) -> None:
-        """Take in a file of requirements, and those that it includes."""
-        if str(path) in self.digests:
-            return
-        shown = _shown(path, self._directory)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            self.errors.append(
+def _projects(
+    options: Mapping[str, str], directory: pathlib.Path, errors: list[EggcrateError]
+) -> tuple[Project, ...]:
+    """The directories of ``develop``, each with its own extras and those of all."""
+    shared = _words(options, "extras")
+    projects = []
+    for line in _lines(options, "develop"):
+        found = re.fullmatch(r"(.*?)\s*(?:\[([^\[\]]*)\])?", line)
+        assert found is not None
+        # a directory may well have such a name
+        place, own = (line, "") if (directory / line).is_dir() else found.groups()
+        extras = dict.fromkeys([*shared, *(own or "").replace(",", " ").split()])
+        projects.append(Project(_path(place, directory), tuple(extras)))
+    for option in ("extras", "dependency-groups"):
+        if _words(options, option) and not projects:
+            errors.append(
                 SettingsError(
-                    f"{by}: {shown} can't be read: {error.strerror}", self._nearest(path)
+                    f"{option}: there is no project to have any",
+                    "name its directory in develop",
                 )
             )
-            return
-        self.digests[str(path)] = hashlib.sha256(content).hexdigest()
-        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
-            included = re.match(
-                r"\s*(?:-[rc]|--(?:requirement|constraint)s?)[\s=]\s*(\S+)", line
-            )
-            if included is None:
-                self.lines.append((f"{shown}, line {number}", line))
-            elif "://" not in included[1]:
-                self.read(path.parent / included[1], f"{shown}, line {number}")
-
-    def read_project(self, directory: pathlib.Path) -> None:
-        """Take in what says how the project at ``directory`` is installed."""
-        shown = _shown(directory, self._directory)
-        found = [directory / name for name in _METADATA if (directory / name).is_file()]
-        if not directory.is_dir():
-            self.errors.append(
-                SettingsError(
-                    f"develop: there is no directory {shown}", self._nearest(directory)
-                )
-            )
-        elif not any(path.suffix in (".toml", ".py") for path in found):
-            self.errors.append(
-                SettingsError(
-                    f"develop: {shown} is no project, as it has neither pyproject.toml "
-                    "nor setup.py",
-                    "name the directory that has one of them",
-                )
-            )
-        for path in found:
-            self.digests[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
-
-    def _nearest(self, path: pathlib.Path) -> str:
-        beside: list[str] = []
-        with contextlib.suppress(OSError):
-            beside = sorted(os.listdir(path.parent))
-        near = difflib.get_close_matches(path.name, beside, 1)
-        if near and near[0] != path.name:
-            name = _shown(path.with_name(near[0]), self._directory)
-            return f"write {name}, the nearest name there is"
-        return "correct the path, which starts from the buildout directory"
+    return tuple(projects)
 
 
-def _shown(path: pathlib.Path, directory: pathlib.Path) -> str:
-    """A path as messages have it: relative, when it is in the buildout directory."""
-    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+def _lock(
+    options: Mapping[str, str],
+    directory: pathlib.Path,
+    files: Files,
+    errors: list[EggcrateError],
+) -> pathlib.Path | None:
+    paths = _paths(options, "lock", directory)
+    if not paths:
+        return None
+    if len(paths) > 1:
+        errors.append(SettingsError("lock: it has more than one file", "name one"))
+    with_it = ("requirements", "requirements-files", "constraints-files", "dependency-groups")
+    errors += [
+        SettingsError(
+            f"{option}: lock is the whole list already", "take one of the two options out"
+        )
+        for option in with_it
+        if options.get(option, "").strip()
+    ]
+    files.read_lock(paths[0])
+    return paths[0]
 
 
-def _interpreter(
-    asked: str, location: pathlib.Path, directory: pathlib.Path
-) -> installers.Interpreter:
+def _interpreter(asked: str, location: pathlib.Path, directory: pathlib.Path) -> Interpreter:
     asked = asked or sys.executable
-    record = installers.recorded(location)
+    record = environment.recorded(location)
     if record and record.interpreter.asked == asked and record.interpreter.is_unchanged():
         return record.interpreter  # to ask it again would cost a process
-    return installers.find_interpreter(asked, directory)
+    return find_interpreter(asked, directory)
 
 
 def _pins(
@@ -421,36 +466,43 @@ def _pins(
     )
 
 
-def _conflicts(
-    asked: Iterable[tuple[str, str]],
-    pins: Mapping[str, str],
-    interpreter: installers.Interpreter,
-) -> Iterator[SettingsError]:
-    """Requirements that no pinned version can meet; the installers name only one side."""
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
-    from packaging.version import InvalidVersion, Version
-
-    by_name = {canonicalize_name(project): (project, spec) for project, spec in pins.items()}
-    environment = {
-        "python_version": ".".join(interpreter.version.split(".")[:2]),
-        "python_full_version": interpreter.version,
-    }
-    for where, line in asked:
-        text = re.sub(r"(?:^|\s)#.*|\s--hash.*|\\$", "", line).strip()
-        try:
-            requirement = Requirement(text)
-            project, spec = by_name[canonicalize_name(requirement.name)]
-            version = Version(spec.removeprefix("=="))
-        except (InvalidRequirement, InvalidVersion, KeyError):
-            continue  # not ours to judge
-        if requirement.marker and not requirement.marker.evaluate(environment):
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield SettingsError(
-                f"{where}: {text} conflicts with {project} = {version} in [versions]",
-                "change one of the two",
+def _environment(
+    options: Mapping[str, str], errors: list[EggcrateError]
+) -> tuple[tuple[str, str], ...]:
+    variables = []
+    for line in _lines(options, "environment"):
+        name, found, text = line.partition("=")
+        if not (found and re.fullmatch(r"[A-Za-z_]\w*", name.strip())):
+            errors.append(
+                SettingsError(
+                    f"environment: {masked(line)} sets no variable",
+                    "write NAME=value, one a line",
+                )
             )
+        elif name.strip() in DISTURBING:
+            errors.append(
+                SettingsError(
+                    f"environment: {name.strip()} would send packages elsewhere",
+                    "take it out; options say where things go",
+                )
+            )
+        else:
+            variables.append((name.strip(), text.strip()))
+    return tuple(variables)
+
+
+def _means(
+    section: Mapping[str, str], options: Mapping[str, str], errors: list[EggcrateError]
+) -> Means:
+    cache = section.get("download-cache", "").strip()
+    hosts = _lines(section, "allow-hosts")
+    return Means(
+        offline="true" in (section.get("offline"), section.get("install-from-cache")),
+        cache=_path(cache, pathlib.Path(section["directory"])) if cache else None,
+        allowed_hosts=() if "*" in hosts else tuple(hosts),
+        socket_timeout=_number(section, "socket-timeout", errors),
+        timeout=_number(options, "timeout", errors) or Means.timeout,
+    )
 
 
 def _index(text: str, directory: pathlib.Path, errors: list[EggcrateError]) -> str | None:
@@ -486,11 +538,11 @@ def _url(
 ) -> str | None:
     if "://" in text:
         return text
-    path = pathlib.Path(os.path.normpath(directory / pathlib.Path(text).expanduser()))
+    path = _path(text, directory)
     if not path.exists():
         errors.append(
             SettingsError(
-                f"{option}: there is no {_shown(path, directory)}", "name a URL or a directory"
+                f"{option}: there is no {shown(path, directory)}", "name a URL or a directory"
             )
         )
         return None

@@ -13,7 +13,7 @@ import eggcrate
 
 PACKAGE = pathlib.Path(eggcrate.__file__).parent
 
-BELOW = ("payload", "transports", "image", "runtime", "errors")
+BELOW = ("environments", "payload", "transports", "image", "runtime", "errors")
 # What each part of the package may import of the others.
 ALLOWED = {
     "recipes": {"console", "build", "settings", "config", *BELOW},
@@ -24,6 +24,7 @@ ALLOWED = {
     "settings": {"payload", "image", "runtime", "errors"},
     "config": {"image", "runtime", "errors"},
     "payload": {"image", "runtime", "errors"},
+    "environments": {"image", "errors"},
     "transports": {"image", "runtime", "errors"},
     "image": {"runtime", "errors"},
     "runtime": set(),

@@ -178,7 +178,8 @@ class Distributions(unittest.TestCase):
             if "extra ==" not in text
         }
         self.assertEqual(
-            required, {"zc.buildout", "zc.recipe.egg", "deflate", "tqdm", "uv", "packaging"}
+            required,
+            {"zc.buildout", "zc.recipe.egg", "deflate", "tqdm", "uv", "packaging", "tomli"},
         )
 
     def test_the_sdist_has_the_whole_project(self) -> None:

@@ -1,0 +1,310 @@
+"""What an environment is to hold: the files that say so, and what is wrong with them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from eggcrate.environments.environment import Project
+from eggcrate.environments.interpreters import Interpreter
+from eggcrate.errors import EggcrateError, SettingsError
+
+#: what tells how a project is to be installed; its modules need no reinstall
+_METADATA = ("pyproject.toml", "setup.py", "setup.cfg")
+
+_INCLUDED = re.compile(r"\s*(?:-[rc]|--(?:requirement|constraint)s?)[\s=]\s*(\S+)")
+_EDITABLE = re.compile(r"\s*(?:-e|--editable)[\s=]\s*(\S.*)")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_HASH = re.compile(r"\s--hash[\s=]\S+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of requirements, and where it stands."""
+
+    where: str
+    text: str
+
+
+def canonical_name(name: str) -> str:
+    """A project's name as all spell it (the specification of names, once PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def shown(path: pathlib.Path, directory: pathlib.Path) -> str:
+    """A path as messages have it: relative, when it is in the buildout directory."""
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+
+
+def nearest(path: pathlib.Path, directory: pathlib.Path) -> str:
+    """A hint for a path that is not there."""
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = sorted(os.listdir(path.parent))
+    near = difflib.get_close_matches(path.name, beside, 1)
+    if near and near[0] != path.name:
+        return f"write {shown(path.with_name(near[0]), directory)}, the nearest name there is"
+    return "correct the path, which starts from the buildout directory"
+
+
+class Files:
+    """The files that an environment depends on: digests, requirement lines, complaints."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self.digests: dict[str, str] = {}
+        self.lines: list[Line] = []
+        self.errors: list[EggcrateError] = []
+        #: project and version, of a lock file
+        self.locked: list[tuple[str, str]] = []
+        self._tables: dict[pathlib.Path, Mapping[str, Any] | None] = {}
+
+    def read(self, path: pathlib.Path, by: str) -> None:
+        """Take in a file of requirements or constraints, and those that it includes."""
+        if str(path) in self.digests:
+            return
+        content = self._content(path, by)
+        if content is None:
+            return
+        for number, line in _logical_lines(content.decode("utf-8-sig", "replace")):
+            where = f"{shown(path, self._directory)}, line {number}"
+            included = _INCLUDED.match(line)
+            if included is None:
+                self.take(where, line, path.parent)
+            elif "://" not in included[1]:
+                self.read(path.parent / included[1], where)
+
+    def take(self, where: str, line: str, beside: pathlib.Path) -> None:
+        """Take in a line of requirements; ``beside`` is the directory of its file."""
+        text = _HASH.sub("", _COMMENT.sub("", line)).strip()
+        if not text:
+            return
+        editable = _EDITABLE.match(text)
+        name = editable[1] if editable else text
+        if re.match(r"\.{0,2}/", name) or (editable and "://" not in name):
+            # a project, or an archive, of this machine
+            name = re.sub(r"\s*(?:\[[^\]]*\]|;.*|\s#.*)$", "", name)
+            for base in dict.fromkeys((self._directory, beside)):
+                self._take_path(pathlib.Path(os.path.normpath(base / name)))
+        self.lines.append(Line(where, text))
+
+    def _take_path(self, path: pathlib.Path) -> None:
+        for name in _METADATA:
+            if (path / name).is_file():
+                self.digests[str(path / name)] = _digest((path / name).read_bytes())
+        if path.is_file():
+            status = path.stat()
+            self.digests[str(path)] = f"{status.st_size} {status.st_mtime_ns}"
+
+    def read_project(self, project: Project, option: str = "develop") -> None:
+        """Take in what says how a project is installed."""
+        directory = project.directory
+        name = shown(directory, self._directory)
+        found = [directory / name for name in _METADATA if (directory / name).is_file()]
+        if not directory.is_dir():
+            self.errors.append(
+                SettingsError(
+                    f"{option}: there is no directory {name}",
+                    nearest(directory, self._directory),
+                )
+            )
+        elif not any(path.suffix in (".toml", ".py") for path in found):
+            self.errors.append(
+                SettingsError(
+                    f"{option}: {name} is no project, as it has neither pyproject.toml "
+                    "nor setup.py",
+                    "name the directory that has one of them",
+                )
+            )
+        for path in found:
+            self.digests[str(path)] = _digest(path.read_bytes())
+        self._read_dynamic(directory)
+
+    def _read_dynamic(self, directory: pathlib.Path) -> None:
+        """Take in the files from which setuptools reads metadata, and say so nowhere else."""
+        path = directory / "pyproject.toml"
+        if not path.is_file() or b"tool.setuptools.dynamic" not in path.read_bytes():
+            return
+        dynamic = (self.table(path) or {}).get("tool", {}).get("setuptools", {}).get("dynamic")
+        for file in _values_of("file", dynamic):
+            if (directory / file).is_file():
+                self.digests[str(directory / file)] = _digest((directory / file).read_bytes())
+
+    def read_lock(self, path: pathlib.Path) -> None:
+        """Take in a ``pylock.toml`` (PEP 751)."""
+        name = shown(path, self._directory)
+        if self._content(path, "lock") is None:
+            return
+        if not re.fullmatch(r"pylock(?:\.[^.]+)?\.toml", path.name):
+            self.errors.append(
+                SettingsError(
+                    f"lock: {name} is no name of a lock file",
+                    "call it pylock.toml or pylock.NAME.toml, as its specification says",
+                )
+            )
+            return
+        table = self.table(path, "lock")
+        if table is None:
+            return
+        packages = table.get("packages")
+        if "lock-version" not in table or not isinstance(packages, list):
+            self.errors.append(
+                SettingsError(
+                    f"lock: {name} is no lock file, as it has no lock-version or no packages",
+                    "write it anew: uv export --format pylock.toml, or pip lock",
+                )
+            )
+            return
+        for package in packages:
+            found = package.get("name"), package.get("version")
+            if all(isinstance(text, str) for text in found):
+                self.locked.append(found)
+
+    def table(self, path: pathlib.Path, option: str = "develop") -> Mapping[str, Any] | None:
+        """What a file in TOML says; None, and a complaint, when it is none."""
+        if path not in self._tables:
+            if sys.version_info >= (3, 11):
+                import tomllib
+            else:
+                import tomli as tomllib
+            try:
+                self._tables[path] = tomllib.loads(path.read_bytes().decode())
+            except (OSError, ValueError) as error:
+                self._tables[path] = None
+                self.errors.append(
+                    SettingsError(
+                        f"{option}: {shown(path, self._directory)} is no TOML: {error}",
+                        "mend that line",
+                    )
+                )
+        return self._tables[path]
+
+    def _content(self, path: pathlib.Path, by: str) -> bytes | None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self.errors.append(
+                SettingsError(
+                    f"{by}: {shown(path, self._directory)} can't be read: {error.strerror}",
+                    nearest(path, self._directory),
+                )
+            )
+            return None
+        self.digests[str(path)] = _digest(content)
+        return content
+
+
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines with the number of their first; one that ends with a backslash goes on."""
+    begun, parts = 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        begun = begun or number
+        parts.append(line.removesuffix("\\"))
+        if not line.endswith("\\"):
+            yield begun, " ".join(parts)
+            begun, parts = 0, []
+    if parts:
+        yield begun, " ".join(parts)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _values_of(key: str, table: object) -> Iterator[str]:
+    """Every text below a key of that name, in tables in tables."""
+    if isinstance(table, Mapping):
+        for name, value in table.items():
+            if name == key:
+                yield from [value] if isinstance(value, str) else filter(_is_text, value)
+            else:
+                yield from _values_of(key, value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def groups(
+    names: Sequence[str], projects: Sequence[Project], files: Files
+) -> Iterator[tuple[pathlib.Path, str]]:
+    """Each ``pyproject.toml`` that has one of the dependency groups (PEP 735), with the group.
+
+    A name that none of the projects has becomes one of the complaints of ``files``.
+    """
+    known: dict[str, str] = {}
+    for project in projects:
+        path = project.directory / "pyproject.toml"
+        table = files.table(path) if path.is_file() else None
+        found = (table or {}).get("dependency-groups", {})
+        own = {canonical_name(group): group for group in found}
+        known |= own
+        yield from ((path, own[name]) for name in map(canonical_name, names) if name in own)
+    for name in names:
+        if canonical_name(name) not in known:
+            files.errors.append(
+                SettingsError(
+                    f"dependency-groups: no project of develop has a group {name}",
+                    _one_of(name, known.values()),
+                )
+            )
+
+
+def _one_of(name: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, 1)
+    if near:
+        return f"write {near[0]}"
+    return f"name some of {', '.join(names)}" if names else "take it out: there are none"
+
+
+def unknown_extra(name: str, known: Iterable[str]) -> SettingsError:
+    """The complaint about an extra that no project has."""
+    return SettingsError(
+        f"extras: no project of develop has an extra {name}", _one_of(name, known)
+    )
+
+
+def conflicts(
+    lines: Iterable[Line], pins: Mapping[str, str], interpreter: Interpreter
+) -> Iterator[SettingsError]:
+    """Requirements that no pinned version can meet; the installers name only one side."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import InvalidVersion, Version
+
+    by_name = {canonical_name(project): (project, spec) for project, spec in pins.items()}
+    for line in lines:
+        try:
+            requirement = Requirement(line.text)
+            project, spec = by_name[canonical_name(requirement.name)]
+            version = Version(spec.removeprefix("=="))
+        except (InvalidRequirement, InvalidVersion, KeyError):
+            continue  # not ours to judge
+        if requirement.marker and not requirement.marker.evaluate(interpreter.markers):
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield SettingsError(
+                f"{line.where}: {line.text} conflicts with {project} = {version} in [versions]",
+                "change one of the two",
+            )
+
+
+def exact_names(lines: Iterable[Line], pins: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Names of which requirements, constraints and pins allow one release only."""
+    for name, spec in pins:
+        if re.fullmatch(r"===?[^,*]+", spec):
+            yield canonical_name(name)
+    for line in lines:
+        found = re.match(
+            r"([\w.-]+)\s*(?:\[[^\]]*\])?\s*(?:===?\s*[^\s,;*]+\s*(?:;|$)|@)", line.text
+        )
+        if found:
+            yield canonical_name(found[1])
