@@ -89,6 +89,8 @@ class Wanted:
     files: tuple[tuple[str, str], ...] = ()
     #: names of which the requirements allow one release only
     exact: frozenset[str] = frozenset()
+    #: names and what their archives are told by
+    hashes: tuple[tuple[str, str], ...] = ()
     means: Means = Means()
 
     @property
@@ -105,7 +107,8 @@ class Wanted:
     def digest(self) -> str:
         """Changes whenever another environment would be made; knows no password."""
         facts = dataclasses.asdict(self)
-        del facts["means"], facts["exact"]  # asks for nothing; follows from the rest
+        del facts["means"]  # they ask for nothing
+        del facts["exact"], facts["hashes"]  # they follow from the rest
         return _digest(facts)
 
     def foundation(self) -> str:
@@ -133,6 +136,8 @@ class Record:
     contents: tuple[str, ...]
     #: whether no newer release of anything may come
     settled: bool
+    #: name, and what its archive was told by when it was installed
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: programs elsewhere that lead to them: name there, name here
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -140,7 +145,7 @@ class Record:
         """Keep this in the environment at ``location``."""
         text = json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
         with writing(location):
-            replace(location / MARKER, text + "\n")
+            replace(location / MARKER, f"{text}\n".encode())
 
 
 def recorded(location: pathlib.Path) -> Record | None:
@@ -154,6 +159,7 @@ def recorded(location: pathlib.Path) -> Record | None:
             commands=tuple(raw["commands"]),
             contents=tuple(raw["contents"]),
             settled=raw["settled"] is True,
+            hashes=dict(raw["hashes"]),
             links=dict(raw["links"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -295,12 +301,12 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, content: bytes) -> None:
     """Write ``path``, whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             os.fchmod(file.fileno(), 0o644)
         os.replace(name, path)
     except BaseException:

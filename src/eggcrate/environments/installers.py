@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from eggcrate.environments import allowlist, process
 from eggcrate.environments.configuration import pip_configuration, pip_settings, uv_settings
@@ -48,7 +48,11 @@ _STEP = re.compile(
 _UNREACHABLE = re.compile(
     r"(?i)failed to fetch|error sending request|dns error|connection (?:refused|reset)"
     r"|connection broken|name resolution|max retries|timed out|incomplete message"
+    r"|could not fetch url.*"
 )
+
+# The last line of a traceback in pip's log
+_REASON = re.compile(r"^[\dT:,.-]+ +([A-Z]\w*(?:Error|Exception|Exit)\b.*?)\.?$", re.M)
 
 # What uv would bring or take away
 _CHANGE = re.compile(r"^ [+-] \S", re.M)
@@ -74,12 +78,13 @@ def provided(
                 own = set(os.listdir(programs))
             else:
                 own = set(os.listdir(programs)) - set(before.commands)
+            stale = [] if anew or before is None else _stale(wanted, before)
             if wanted.is_bare:
                 pass
             elif uv is not None:
-                _install_with_uv(run, uv)
+                _install_with_uv(run, uv, stale)
             else:
-                _install_with_pip(run, {} if anew else old)
+                _install_with_pip(run, {} if anew else old, stale)
             _settle(wanted)
             new = _distributions(wanted)
             raise_all(_complaints(wanted, new))
@@ -90,6 +95,7 @@ def provided(
                 commands=tuple(sorted(set(os.listdir(programs)) - own)),
                 contents=contents(wanted.location, wanted.interpreter),
                 settled=wanted.is_complete_list or new.keys() <= wanted.exact,
+                hashes=dict(wanted.hashes),
             )
             yield record
             record.write(wanted.location)
@@ -106,13 +112,17 @@ def has_newer(wanted: Wanted, log: logging.Logger) -> bool:
         try:
             if uv is not None:
                 return bool(
-                    _CHANGE.search(_uv_install(run, uv, run.requirements(), "--dry-run"))
+                    _CHANGE.search(
+                        _uv_install(run, uv, run.requirements(), "--upgrade", "--dry-run")
+                    )
                 )
             there = _distributions(wanted)
             return any(there.get(name) != found for name, found in _resolved(run).items())
         except InstallError as error:
             log.warning("Nothing newer was looked for: %s", error.what)
             return False
+        finally:
+            _unlock(wanted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +170,13 @@ class _Run:
             arguments += ["-r", self._written("requirements", wanted.requirements)]
         for path in wanted.requirement_files:
             arguments += ["-r", str(path)]
-        if wanted.pins:
-            pins = (f"{name}{spec}" for name, spec in wanted.pins)
+        # among hashes, there is no room for anything that is not exact
+        pins = [
+            f"{name}{spec}"
+            for name, spec in wanted.pins
+            if not wanted.require_hashes or spec.startswith("==")
+        ]
+        if pins:
             arguments += ["-c", self._written("versions", pins)]
         for path in wanted.constraint_files:
             arguments += ["-c", str(path)]
@@ -180,8 +195,17 @@ class _Run:
         file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         return str(file)
 
-    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> str:
-        """Run an installer; gives what it prints, or raises what went wrong."""
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        log: pathlib.Path | None = None,
+    ) -> str:
+        """Run an installer; gives what it prints, or raises what went wrong.
+
+        ``log`` is a file in which it may say more of that.
+        """
         wanted = self.wanted
         begun = time.monotonic()
         deadline = self.begun + wanted.means.timeout
@@ -197,7 +221,8 @@ class _Run:
                         keep=() if self.lock is None else (self.lock,),
                     )
             except Failed as error:
-                raise _install_error(name, error, wanted, allowed.refused) from error
+                more = "" if log is None else process.masked(log.read_text("utf-8", "replace"))
+                raise _install_error(name, error, more, wanted, allowed.refused) from error
 
     def _follower(self, told: Callable[[str], None]) -> Callable[[str], None]:
         def follow(line: str) -> None:
@@ -263,12 +288,18 @@ def _distributions(wanted: Wanted) -> dict[str, str]:
     return found
 
 
+def _stale(wanted: Wanted, before: Record) -> list[str]:
+    """Names whose hashes are others now: the installers look at those of archives only."""
+    return [name for name, text in wanted.hashes if before.hashes.get(name) != text]
+
+
 # uv
 
 
-def _install_with_uv(run: _Run, uv: str) -> None:
-    """Install what is wanted, and remove everything else."""
-    _uv_install(run, uv, run.requirements(), "--upgrade")
+def _install_with_uv(run: _Run, uv: str, stale: Iterable[str]) -> None:
+    """Install what is wanted, what is stale once more, and remove everything else."""
+    again = [word for name in stale for word in ("--reinstall-package", name)]
+    _uv_install(run, uv, run.requirements(), "--upgrade", *again)
     if run.wanted.is_complete_list and run.wanted.projects:
         _uv_install(run, uv, run.projects(), "--no-deps", exact=False)
 
@@ -328,8 +359,8 @@ def _pip_directory() -> str:
 # pip
 
 
-def _install_with_pip(run: _Run, old: Mapping[str, str]) -> None:
-    """Install what is wanted, and remove what is there and not wanted.
+def _install_with_pip(run: _Run, old: Mapping[str, str], stale: Collection[str]) -> None:
+    """Install what is wanted, what is stale once more, and remove what is not wanted.
 
     pip has no command for that: it is asked first what it would install into an empty
     environment, so that what comes of it does not depend on what was there.
@@ -338,7 +369,11 @@ def _install_with_pip(run: _Run, old: Mapping[str, str]) -> None:
     if old:
         resolved = _resolved(run)
         # what comes from no index may have changed under the same name and version
-        other = [name for name, version in old.items() if resolved.get(name) != version]
+        other = [
+            name
+            for name, version in old.items()
+            if resolved.get(name) != version or name in stale
+        ]
         if other:
             _pip(run, "uninstall", "--yes", *sorted(other))
     archives = wanted.means.cache / "dist" if wanted.means.cache is not None else None
@@ -375,50 +410,44 @@ def _resolved(run: _Run) -> dict[str, str]:
 
 def _pip(run: _Run, action: str, *arguments: str) -> str:
     """Run pip on the environment's Python, though it isn't installed there."""
+    log = run.scratch / "log"
     command = [run.python, f"{_pip_directory()}/__pip-runner__.py", action]
-    command += ["--no-input", "--no-color", "--disable-pip-version-check"]
+    command += ["--no-input", "--no-color", "--disable-pip-version-check", "--log", str(log)]
     if action != "uninstall":
         command += ["--progress-bar", "off"]
     if action == "install":
         command += ["--no-compile", "--no-warn-script-location", "--root-user-action", "ignore"]
-    return run.start("pip", [*command, *arguments], pip_settings(run.wanted, run.scratch))
+    environ = pip_settings(run.wanted, run.scratch)
+    return run.start("pip", [*command, *arguments], environ, log=log)
 
 
 # Afterwards
 
 
 def _settle(wanted: Wanted) -> None:
-    """Take away what differs between equal environments, and what nobody is to read."""
+    """Take away what differs between equal environments."""
     site_packages = wanted.location / wanted.interpreter.site_packages
     with writing(wanted.location):
-        (wanted.location / ".lock").unlink(missing_ok=True)  # uv's, writable for everybody
+        _unlock(wanted)
         for information in site_packages.glob("*.dist-info"):
-            # uv's has times in it; pip's depends on what else has been installed when
-            for name in ("uv_cache.json", "REQUESTED"):
+            # there are times in uv's; pip's depends on what else was installed when
+            for name in ("uv_build.json", "uv_cache.json", "REQUESTED"):
                 if (information / name).exists():
                     _forget(information / name)
-            address = information / "direct_url.json"
-            if address.exists():
-                text = address.read_text("utf-8")
-                if process.masked(text) != text:
-                    replace(address, process.masked(text))
-                    _forget(address, only_its_digest=True)
 
 
-def _forget(path: pathlib.Path, *, only_its_digest: bool = False) -> None:
-    """Remove an installer's note, or its digest, from what the distribution lists."""
-    record = path.with_name("RECORD")
-    entry = f"{path.parent.name}/{path.name},"
-    lines = record.read_text("utf-8").splitlines(keepends=True)
-    kept = [f"{entry},\n"] if only_its_digest else []
-    replace(
-        record,
-        "".join(
-            text for line in lines for text in (kept if line.startswith(entry) else [line])
-        ),
-    )
-    if not only_its_digest:
-        path.unlink()
+def _unlock(wanted: Wanted) -> None:
+    """Remove the lock that uv leaves, which everybody may write."""
+    (wanted.location / ".lock").unlink(missing_ok=True)
+
+
+def _forget(note: pathlib.Path) -> None:
+    """Remove an installer's note for itself, from what the distribution lists, too."""
+    record = note.with_name("RECORD")
+    entry = f"{note.parent.name}/{note.name},".encode()
+    lines = record.read_bytes().splitlines(keepends=True)
+    replace(record, b"".join(line for line in lines if not line.startswith(entry)))
+    note.unlink()
 
 
 def _complaints(wanted: Wanted, there: Mapping[str, str]) -> Iterator[EggcrateError]:
@@ -479,10 +508,12 @@ def _missing(
 
 
 def _install_error(
-    name: str, error: Failed, wanted: Wanted, refused: Iterable[str]
+    name: str, error: Failed, more: str, wanted: Wanted, refused: Iterable[str]
 ) -> InstallError:
     """What an installer's failure means to whoever wrote the options."""
     message = error.message()
+    if reasons := _REASON.findall(more):  # pip's log has what it doesn't show then
+        message = message.replace("> No available output.", f"{reasons[-1]}.")
     if isinstance(error, TookTooLong):
         at = f", and was at: {message}" if error.output else ""
         return InstallError(
@@ -503,8 +534,10 @@ def _install_error(
     if refused:
         why = f"allow-hosts forbids {', '.join(sorted(refused))}: "
         hint = "add it to allow-hosts, or take index and find-links that don't lead there"
-    elif _UNREACHABLE.search(error.output):
+    elif unreachable := _UNREACHABLE.search(error.output + more):
         why = f"something could not be reached in {error.seconds:.0f} s: "
+        if more and unreachable[0] not in message:  # pip goes on without
+            why += f"{unreachable[0]}: "
         hint = "check the network, and index and find-links"
     elif wanted.means.offline:
         hint = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -205,9 +204,9 @@ def _discovery() -> dict[str, str]:
     They put only the chosen one on PATH, and have a directory for each version in one place.
     """
     found = environ()
-    places = pathlib.Path(sys.base_prefix).parent.glob("*/bin")
+    places = [*pathlib.Path(sys.base_prefix).parent.glob("*/bin")]
     if root := found.get("PYENV_ROOT"):
-        places = itertools.chain(places, pathlib.Path(root).glob("versions/*/bin"))
+        places += pathlib.Path(root).glob("versions/*/bin")
     versions = {_version(place.parent.name): str(place) for place in places}
     versions.pop((), None)
     newest_first = [versions[version] for version in sorted(versions, reverse=True)]

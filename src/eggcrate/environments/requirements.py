@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -23,7 +24,8 @@ _METADATA = ("pyproject.toml", "setup.py", "setup.cfg")
 _INCLUDED = re.compile(r"\s*(?:-[rc]|--(?:requirement|constraint)s?)[\s=]\s*(\S+)")
 _EDITABLE = re.compile(r"\s*(?:-e|--editable)[\s=]\s*(\S.*)")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
-_HASH = re.compile(r"\s--hash[\s=]\S+")
+_HASH = re.compile(r"\s--hash[\s=](\S+)")
+_PROJECT = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Line:
     """A line of requirements, and where it stands."""
 
     where: str
+    #: without hashes and comments
     text: str
+    #: whether it asks for something, and does not only forbid other releases
+    asks: bool = True
 
 
 def canonical_name(name: str) -> str:
@@ -63,11 +68,11 @@ class Files:
         self.digests: dict[str, str] = {}
         self.lines: list[Line] = []
         self.errors: list[EggcrateError] = []
-        #: project and version, of a lock file
-        self.locked: list[tuple[str, str]] = []
+        #: of a name, what its archives are told by
+        self.hashes: dict[str, str] = {}
         self._tables: dict[pathlib.Path, Mapping[str, Any] | None] = {}
 
-    def read(self, path: pathlib.Path, by: str) -> None:
+    def read(self, path: pathlib.Path, by: str, *, asks: bool = True) -> None:
         """Take in a file of requirements or constraints, and those that it includes."""
         if str(path) in self.digests:
             return
@@ -78,11 +83,12 @@ class Files:
             where = f"{shown(path, self._directory)}, line {number}"
             included = _INCLUDED.match(line)
             if included is None:
-                self.take(where, line, path.parent)
+                self.take(where, line, path.parent, asks=asks)
             elif "://" not in included[1]:
-                self.read(path.parent / included[1], where)
+                constrains = line.lstrip().startswith(("-c", "--c"))
+                self.read(path.parent / included[1], where, asks=asks and not constrains)
 
-    def take(self, where: str, line: str, beside: pathlib.Path) -> None:
+    def take(self, where: str, line: str, beside: pathlib.Path, *, asks: bool = True) -> None:
         """Take in a line of requirements; ``beside`` is the directory of its file."""
         text = _HASH.sub("", _COMMENT.sub("", line)).strip()
         if not text:
@@ -94,7 +100,10 @@ class Files:
             name = re.sub(r"\s*(?:\[[^\]]*\]|;.*|\s#.*)$", "", name)
             for base in dict.fromkeys((self._directory, beside)):
                 self._take_path(pathlib.Path(os.path.normpath(base / name)))
-        self.lines.append(Line(where, text))
+        self.lines.append(Line(where, text, asks))
+        hashes = [*_HASH.findall(line), *re.findall(r"#(\w+=[0-9a-f]{32,})", line)]
+        if hashes and (project := _PROJECT.match(text)):
+            self.hashes[canonical_name(project[1])] = " ".join(sorted(hashes))
 
     def _take_path(self, path: pathlib.Path) -> None:
         for name in _METADATA:
@@ -164,9 +173,11 @@ class Files:
             )
             return
         for package in packages:
-            found = package.get("name"), package.get("version")
-            if all(isinstance(text, str) for text in found):
-                self.locked.append(found)
+            project, version = package.get("name"), package.get("version")
+            if isinstance(project, str) and isinstance(version, str):
+                self.lines.append(Line(name, f"{project}=={version}"))
+                text = json.dumps(package, default=str, sort_keys=True)
+                self.hashes[canonical_name(project)] = _digest(text.encode())
 
     def table(self, path: pathlib.Path, option: str = "develop") -> Mapping[str, Any] | None:
         """What a file in TOML says; None, and a complaint, when it is none."""
@@ -297,14 +308,34 @@ def conflicts(
             )
 
 
+def unhashed(files: Files, interpreter: Interpreter) -> Iterator[SettingsError]:
+    """Requirements that have no hash, though each one has to."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for line in files.lines:
+        if not line.asks or line.text.startswith("--"):
+            continue
+        try:
+            requirement = Requirement(line.text)
+        except InvalidRequirement:
+            name = None  # an editable project, or a path
+        else:
+            if requirement.marker and not requirement.marker.evaluate(interpreter.markers):
+                continue
+            name = canonical_name(requirement.name)
+        if name not in files.hashes:
+            yield SettingsError(
+                f"{line.where}: {line.text} has no hash, and require-hashes is set",
+                "write --hash=sha256:... behind it; uv pip compile --generate-hashes does",
+            )
+
+
 def exact_names(lines: Iterable[Line], pins: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Names of which requirements, constraints and pins allow one release only."""
     for name, spec in pins:
         if re.fullmatch(r"===?[^,*]+", spec):
             yield canonical_name(name)
     for line in lines:
-        found = re.match(
-            r"([\w.-]+)\s*(?:\[[^\]]*\])?\s*(?:===?\s*[^\s,;*]+\s*(?:;|$)|@)", line.text
-        )
-        if found:
+        found = _PROJECT.match(line.text)
+        if found and re.match(r"@|===?\s*[^\s,;*]+\s*(?:;|$)", line.text[found.end() :]):
             yield canonical_name(found[1])

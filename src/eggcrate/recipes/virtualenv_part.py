@@ -299,7 +299,7 @@ def _wanted(
         files.read(path, "requirements-files")
     constraint_files = _paths(options, "constraints-files", directory)
     for path in constraint_files:
-        files.read(path, "constraints-files")
+        files.read(path, "constraints-files", asks=False)
     projects = _projects(options, directory, errors)
     for project in projects:
         files.read_project(project)
@@ -318,6 +318,8 @@ def _wanted(
         errors += requirements.conflicts(files.lines, dict(pins), interpreter)
 
     require_hashes = _flag(options, "require-hashes", errors)
+    if require_hashes and interpreter:
+        errors += requirements.unhashed(files, interpreter)
     system = _flag(options, "system-site-packages", errors)
     variables = _environment(options, errors)
     index = _index(options.get("index") or section.get("index") or "", directory, errors)
@@ -344,6 +346,7 @@ def _wanted(
         find_links=links,
         files=tuple(sorted(files.digests.items())),
         exact=frozenset(requirements.exact_names(files.lines, pins)),
+        hashes=tuple(sorted(files.hashes.items())),
         means=means,
     )
 
