@@ -73,11 +73,9 @@ def provided(
         uv = run.uv()
         old = _distributions(wanted)
         with changed(wanted, before) as anew:
-            if anew or before is None:
+            if anew:
                 _make(wanted)
-                own = set(os.listdir(programs))
-            else:
-                own = set(os.listdir(programs)) - set(before.commands)
+            own = _own_files(wanted, () if anew or before is None else before.commands)
             stale = [] if anew or before is None else _stale(wanted, before)
             if wanted.is_bare:
                 pass
@@ -87,12 +85,12 @@ def provided(
                 _install_with_pip(run, {} if anew else old, stale)
             _settle(wanted)
             new = _distributions(wanted)
-            raise_all(_complaints(wanted, new))
+            raise_all([*_intruders(wanted, own), *_complaints(wanted, new)])
             record = Record(
                 digest=wanted.digest(),
                 foundation=wanted.foundation(),
                 interpreter=wanted.interpreter,
-                commands=tuple(sorted(set(os.listdir(programs)) - own)),
+                commands=tuple(sorted(set(os.listdir(programs)) - {*own})),
                 contents=contents(wanted.location, wanted.interpreter),
                 settled=wanted.is_complete_list or new.keys() <= wanted.exact,
                 hashes=dict(wanted.hashes),
@@ -448,6 +446,31 @@ def _forget(note: pathlib.Path) -> None:
     lines = record.read_bytes().splitlines(keepends=True)
     replace(record, b"".join(line for line in lines if not line.startswith(entry)))
     note.unlink()
+
+
+def _own_files(wanted: Wanted, commands: Collection[str]) -> dict[str, bytes]:
+    """What an environment has without any package, and what is in it, by names in ``bin``."""
+    programs = wanted.location / "bin"
+    names = [*(name for name in os.listdir(programs) if name not in commands), "../pyvenv.cfg"]
+    return {name: _identity(programs / name) for name in names}
+
+
+def _identity(path: pathlib.Path) -> bytes:
+    try:
+        return os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _intruders(wanted: Wanted, own: Mapping[str, bytes]) -> Iterator[InstallError]:
+    """Packages that replace a part of the environment itself; the installers let them."""
+    programs = wanted.location / "bin"
+    for name, content in own.items():
+        if _identity(programs / name) != content:
+            yield InstallError(
+                f"a package has overwritten {os.path.normpath(programs / name)}",
+                "don't install it: look at the scripts and data of those that are new",
+            )
 
 
 def _complaints(wanted: Wanted, there: Mapping[str, str]) -> Iterator[EggcrateError]:

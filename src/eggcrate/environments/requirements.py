@@ -21,8 +21,8 @@ from eggcrate.errors import EggcrateError, SettingsError
 #: what tells how a project is to be installed; its modules need no reinstall
 _METADATA = ("pyproject.toml", "setup.py", "setup.cfg")
 
-_INCLUDED = re.compile(r"\s*(?:-[rc]|--(?:requirement|constraint)s?)[\s=]\s*(\S+)")
-_EDITABLE = re.compile(r"\s*(?:-e|--editable)[\s=]\s*(\S.*)")
+_INCLUDED = re.compile(r"\s*(?:-[rc]|--(?:requirement|constraint)s?[\s=])[\s=]*(\S+)")
+_EDITABLE = re.compile(r"\s*(?:-e|--editable[\s=])[\s=]*(\S.*)")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _HASH = re.compile(r"\s--hash[\s=](\S+)")
 _PROJECT = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*")
@@ -74,6 +74,7 @@ class Files:
 
     def read(self, path: pathlib.Path, by: str, *, asks: bool = True) -> None:
         """Take in a file of requirements or constraints, and those that it includes."""
+        path = pathlib.Path(os.path.normpath(path))  # two files may include each other
         if str(path) in self.digests:
             return
         content = self._content(path, by)
