@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from unittest import mock
 
 from eggcrate.environments import environment
-from eggcrate.tests import local_index, test_virtualenv_part
+from eggcrate.tests import layers, local_index, test_virtualenv_part
 
 #: installs the part in a process of its own, the way that buildout does
 _PROCESS = """
@@ -183,8 +183,8 @@ class TestHostile(Case):
                 case $place in /proc*|/sys*|/dev*|/tmp) continue;; esac
                 mount -o remount,bind,ro "$place" 2>/dev/null || :
             done
-            mkdir -m 777 /tmp/site /tmp/home /tmp/canary
-            export HOME=/tmp/home UV_CACHE_DIR=/tmp/home/cache TMPDIR=/tmp/home
+            mkdir -m 777 /tmp/site /tmp/nobody /tmp/canary
+            export HOME=/tmp/nobody UV_CACHE_DIR=/tmp/nobody/cache TMPDIR=/tmp/nobody
             {sys.executable} /tmp/program.py || :
             test -z "$(ls -A /tmp/canary)" && test ! -e /tmp/evil.py && echo nothing outside
             """
@@ -305,6 +305,25 @@ class TestWords(Case):
         self.assertRegex(done.stdout, r"tool: Building numpy  00:0\d")
         # and it is gone in the end
         self.assertEqual(done.stdout.rstrip("\n").splitlines()[-1].strip(), "")
+
+
+class TestAudit(Case):
+    """What the page says of pip-audit: it is ``--strict`` that makes a gate of it."""
+
+    def test_it_fails_when_it_can_ask_nobody(self) -> None:
+        top = pathlib.Path(__file__).parents[3]
+        python = top / "parts" / "oracles" / "bin" / "python"
+        alone = ("unshare", "--net", "--map-root-user")
+        if subprocess.run([*alone, "true"], check=False).returncode:
+            layers.skip(self, "needs to make a network namespace: run as root")
+        if subprocess.run([python, "-c", "import pip_audit"], check=False).returncode:
+            layers.skip(self, "there is no pip-audit: bin/buildout install oracles")
+        self.recipe(requirements="needy").install()
+        audit = [*alone, python, "-m", "pip_audit", "--path", self.options["site-packages"]]
+        done = subprocess.run(
+            [*audit, "--strict", "--timeout", "1"], capture_output=True, text=True, check=False
+        )
+        self.assertNotEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class TestUninstall(test_virtualenv_part.TestBuildout):
