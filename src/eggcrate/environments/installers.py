@@ -92,7 +92,7 @@ def provided(
                 interpreter=wanted.interpreter,
                 commands=tuple(sorted(set(os.listdir(programs)) - {*own})),
                 contents=contents(wanted.location, wanted.interpreter),
-                settled=wanted.is_complete_list or new.keys() <= wanted.exact,
+                settled=wanted.is_complete_list or _from_indexes(wanted) <= wanted.exact,
                 hashes=dict(wanted.hashes),
             )
             yield record
@@ -284,6 +284,16 @@ def _distributions(wanted: Wanted) -> dict[str, str]:
                 project, _, version = name.removesuffix(".dist-info").partition("-")
                 found[canonical_name(project)] = version
     return found
+
+
+def _from_indexes(wanted: Wanted) -> set[str]:
+    """Canonical names of what no path or URL has brought: there may be newer releases."""
+    site_packages = wanted.location / wanted.interpreter.site_packages
+    return {
+        canonical_name(path.name.partition("-")[0])
+        for path in site_packages.glob("*.dist-info")
+        if not (path / "direct_url.json").exists()
+    }
 
 
 def _stale(wanted: Wanted, before: Record) -> list[str]:

@@ -416,7 +416,9 @@ class BothInstallers:
                     self.recipe(**options, versions=held, shared=newest)
             self.recipe(**options, shared=newest).update()
             self.assertEqual(self.installed(), {"fresh": "1.1"})
+            self.project()
             pinned = {**options, "requirements": "fresh == 1.1", "shared": newest}
+            pinned["develop"] = "src"
             self.recipe(**pinned).install()
             local_index.write_wheel(wheels, "fresh", "1.2")
             with nothing_is_started():
