@@ -115,7 +115,8 @@ def has_newer(wanted: Wanted, log: logging.Logger) -> bool:
                     )
                 )
             there = _distributions(wanted)
-            return any(there.get(name) != found for name, found in _resolved(run).items())
+            found = _resolved(run).items()
+            return any(version and there.get(name) != version for name, version in found)
         except InstallError as error:
             log.warning("Nothing newer was looked for: %s", error.what)
             return False

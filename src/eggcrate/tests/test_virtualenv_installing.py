@@ -401,7 +401,9 @@ class BothInstallers:
         def test_newer_releases(self) -> None:
             wheels = self.directory / "wheels"
             local_index.write_wheel(wheels, "fresh", "1.0")
+            self.project()
             options = {"requirements": "fresh", "index": "", "find_links": str(wheels)}
+            options["develop"] = "src"
             settings = {"PIP_NO_INDEX": "1"}
             self.enterContext310(mock.patch.dict(os.environ, settings))
             newest = {"newest": "true"}
@@ -415,10 +417,8 @@ class BothInstallers:
                 for held in ({"fresh": "1.0"}, {"fresh": "1.0", "other": "2"}):
                     self.recipe(**options, versions=held, shared=newest)
             self.recipe(**options, shared=newest).update()
-            self.assertEqual(self.installed(), {"fresh": "1.1"})
-            self.project()
+            self.assertEqual(self.installed(), {"fresh": "1.1", "shop": "1.0"})
             pinned = {**options, "requirements": "fresh == 1.1", "shared": newest}
-            pinned["develop"] = "src"
             self.recipe(**pinned).install()
             local_index.write_wheel(wheels, "fresh", "1.2")
             with nothing_is_started():
