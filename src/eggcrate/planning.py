@@ -26,13 +26,12 @@ from eggcrate.image.plan import (
     from_row,
     merge,
     plan_layers,
-    printable,
     resolve,
     symlink,
 )
 from eggcrate.image.store import Store
 from eggcrate.payload import interpreter as interpreters
-from eggcrate.payload import libraries
+from eggcrate.payload import libraries, virtualenv
 from eggcrate.payload.bytecode import bytecode_entries
 from eggcrate.payload.closure import Closure
 from eggcrate.payload.files import Files
@@ -145,6 +144,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         logger.info("os-packages = auto adds %s", " ".join(more))
         tree = merge([*base.entries(python), *own])
         known.update(base.binaries)
+    virtualenv.adopt(tree, python)
 
     runtime = _runtime_config(settings, python, relocation)
     c_library = libraries.c_library(tree, architecture=architecture, known=known)
@@ -165,7 +165,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         *libraries.check_interpreters(
             closure.scripts, tree, search=_search_path(settings).split(":")
         ),
-        *_check_environments(tree, python),
+        *virtualenv.check(tree, python),
         *_check_command(runtime, tree),
     ]
     raise_all(errors)
@@ -456,30 +456,6 @@ def _runtime_config(
         stop_signal=settings.stop_signal,
         healthcheck=Healthcheck(relocated(check)) if check else None,
     )
-
-
-def _check_environments(
-    tree: Mapping[str, FileEntry], python: Interpreter
-) -> Iterator[EggcrateError]:
-    """Virtual environments that were made for another Python than the image's."""
-    for path, entry in tree.items():
-        if posixpath.basename(path) != "pyvenv.cfg" or entry.type is not FileType.REGULAR:
-            continue
-        with entry.open() as stream:
-            text = stream.read().decode("utf-8", "replace")
-        values = {
-            name.strip(): value.strip()
-            for name, found, value in (line.partition("=") for line in text.splitlines())
-            if found
-        }
-        version = values.get("version_info") or values.get("version") or ""
-        if version and tuple(version.split(".")[:2]) != tuple(map(str, python.version)):
-            yield PlanError(
-                f"/{printable(posixpath.dirname(path))} is an environment for Python "
-                f"{'.'.join(version.split('.')[:2])}, and the image's Python is "
-                f"{python.version[0]}.{python.version[1]}",
-                "give that part the same python, or leave it out of parts",
-            )
 
 
 def _check_command(
