@@ -142,7 +142,7 @@ def _entry(target: str, source: str, files: Files, reason: str) -> FileEntry:
     facts = files.facts(source, status, secrets=False)
     if facts.touched:
         data = pathlib.Path(source).read_bytes()
-        data = host_relocation().text(data) if facts.text else _masked(data)
+        data = _relocated(data) if facts.text else _masked(data)
         return bytes_file(target, data, group=GROUP, reason=reason, mode=mode)
     return FileEntry(
         target,
@@ -154,6 +154,17 @@ def _entry(target: str, source: str, files: Files, reason: str) -> FileEntry:
         size=facts.size,
         digest=facts.digest,
     )
+
+
+def _relocated(data: bytes) -> bytes:
+    """A text of the interpreter with the prefix that it has in the image.
+
+    For WebAssembly, sysconfig has the prefix as a relative path, too.
+    """
+    relative = re.compile(
+        rb"(?<=['\"]\.)" + re.escape(os.fsencode(sys.base_prefix)) + rb"(?=['\"/])"
+    )
+    return relative.sub(os.fsencode(PREFIX), host_relocation().text(data))
 
 
 def _masked(data: bytes) -> bytes:

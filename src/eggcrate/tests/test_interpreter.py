@@ -87,13 +87,11 @@ class Packed(unittest.TestCase):
     def test_no_path_of_this_machine_remains(self) -> None:
         if sys.base_prefix in ("/usr", "/usr/local"):
             return  # every image has these
-        prefix = os.fsencode(sys.base_prefix) + b"/"
+        prefix = os.fsencode(sys.base_prefix)
         for entry in self.entries:
             if entry.type is FileType.REGULAR:
                 with entry.open() as stream:
-                    # sysconfig has its prefix twice as a relative path, for WebAssembly
-                    data = stream.read().replace(b"'." + prefix[:-1], b"")
-                self.assertFalse(prefix in data, entry.path)
+                    self.assertFalse(prefix in stream.read(), entry.path)
 
     def test_it_runs_elsewhere(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:
