@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
+_STARTS = "starts the container"
 # the modules of the runtime package that an image gets
 _RUNTIME_MODULES = ("__init__", "start", "health")
 
@@ -115,7 +116,8 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         modules = [entry for entry in entries if _is_compiled(entry, settings, python)]
         return bytecode_entries(modules, store, cache_tag=python.cache_tag)
 
-    own = [*payload, *_run_link(settings)]
+    runtime = _runtime_config(settings, python, relocation)
+    own = [*payload, *_run_link(settings), start_program(runtime, payload)]
     with ThreadPoolExecutor(1) as beside:
         # other processes compile what is known already, while packages are unpacked here
         compiling = beside.submit(compiled, own)
@@ -146,7 +148,6 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         known.update(base.binaries)
     virtualenv.adopt(tree, python)
 
-    runtime = _runtime_config(settings, python, relocation)
     c_library = libraries.c_library(tree, architecture=architecture, known=known)
     errors: list[EggcrateError] = [
         *libraries.check_libraries(
@@ -376,26 +377,40 @@ def _binaries(entries: Sequence[FileEntry]) -> dict[str, Binary | None]:
     return found
 
 
-def _runtime_entries() -> Iterator[FileEntry]:
-    """The runtime package, which is PID 1 until it has become the command."""
-    reason = "starts the container"
-    here = pathlib.Path(__file__).parent
-    main = (
+def start_program(runtime: RuntimeConfig, payload: Iterable[FileEntry]) -> FileEntry:
+    """The program that is PID 1 until it has become the command.
+
+    It insists on a run directory where something names it: a file, the command, a variable.
+    """
+    words = [*runtime.command, *(value for _, value in runtime.environment)]
+    named = RUN_DIRECTORY.encode()
+    needed = any(RUN_DIRECTORY in word for word in words) or any(
+        named in (entry.data or b"") for entry in payload
+    )
+    text = (
         "import sys\n\n"
         "from eggcrate.runtime.start import start\n\n"
-        f"sys.exit(start({RUN_DIRECTORY!r}, sys.argv[1:]))\n"
+        f"sys.exit(start({RUN_DIRECTORY!r}, sys.argv[1:], needed={needed}))\n"
     )
-    yield bytes_file(f"{_RUNTIME}/__main__.py", main.encode(), group="python", reason=reason)
+    # unlike the rest of the runtime it is not the same in every image
+    return bytes_file(
+        f"{_RUNTIME}/__main__.py", text.encode(), group="configuration", reason=_STARTS
+    )
+
+
+def _runtime_entries() -> Iterator[FileEntry]:
+    """The runtime package, which the program of PID 1 imports."""
+    here = pathlib.Path(__file__).parent
     yield bytes_file(
         f"{_RUNTIME}/eggcrate/__init__.py",
         (here / "__init__.py").read_bytes(),
         group="python",
-        reason=reason,
+        reason=_STARTS,
     )
     for name in _RUNTIME_MODULES:
         data = (here / "runtime" / f"{name}.py").read_bytes()
         path = f"{_RUNTIME}/eggcrate/runtime/{name}.py"
-        yield bytes_file(path, data, group="python", reason=reason)
+        yield bytes_file(path, data, group="python", reason=_STARTS)
 
 
 def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:

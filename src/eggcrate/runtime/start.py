@@ -41,19 +41,22 @@ def run_directory_problem(path: str) -> str | None:
     return None
 
 
-def start(run_directory: str, command: Sequence[str]) -> int:
+def start(run_directory: str, command: Sequence[str], *, needed: bool = True) -> int:
     """Become ``command``; come back only with the exit code of a failure.
 
-    The codes are 78 (configuration), 127 (no such program), 126 (not executable).
+    The codes are 78 (configuration), 127 (no such program), 126 (not executable).  Unless the
+    run directory is ``needed``, a command does without where it can't be made.
     """
     if not command or not command[0]:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)
-    if problem := run_directory_problem(run_directory):
+    problem = run_directory_problem(run_directory)
+    if problem is None:
+        # on a read-only root there is no other place to write to
+        os.environ.setdefault("TMPDIR", run_directory)
+        if os.environ.get("HOME", "/") == "/":
+            os.environ["HOME"] = run_directory
+    elif needed:
         return _complain(problem, EX_CONFIG)
-    # on a read-only root there is no other place to write to
-    os.environ.setdefault("TMPDIR", run_directory)
-    if os.environ.get("HOME", "/") == "/":
-        os.environ["HOME"] = run_directory
     sys.stdout.flush()
     # Python ignores these two; a command would inherit that, and so would all that it starts
     for number in (signal.SIGPIPE, signal.SIGXFSZ):

@@ -14,7 +14,8 @@ from unittest import mock
 from eggcrate.runtime import start
 
 PROGRAM = (
-    "import sys; from eggcrate.runtime.start import start; sys.exit(start({!r}, sys.argv[1:]))"
+    "import sys; from eggcrate.runtime.start import start; "
+    "sys.exit(start({!r}, sys.argv[1:], needed={}))"
 )
 
 
@@ -26,12 +27,16 @@ class Scratch(unittest.TestCase):
         self.run_directory = self.root / "run/eggcrate"
 
     def start(
-        self, *command: str, run_directory: pathlib.Path | None = None, **environment: str
+        self,
+        *command: str,
+        run_directory: pathlib.Path | None = None,
+        needed: bool = True,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         package = pathlib.Path(start.__file__).parents[2]
         place = os.fspath(run_directory or self.run_directory)
         return subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(place), *command],
+            [sys.executable, "-c", PROGRAM.format(place, needed), *command],
             env={**os.environ, "PYTHONPATH": os.fspath(package), **environment},
             capture_output=True,
             text=True,
@@ -43,7 +48,7 @@ class Starting(Scratch):
     def test_it_becomes_the_command(self) -> None:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-c", PROGRAM.format(os.fspath(self.run_directory))),
+                *(sys.executable, "-c", PROGRAM.format(os.fspath(self.run_directory), True)),
                 *("sh", "-c", 'echo $$ "$0" "$@"; exit 7', "a b", "", "c"),
             ],
             env={
@@ -128,6 +133,17 @@ class RunDirectory(Scratch):
         self.run_directory.parent.mkdir()
         self.run_directory.write_text("")
         self.assertIsNotNone(start.run_directory_problem(os.fspath(self.run_directory)))
+
+    def test_where_it_is_not_needed_it_is_made_if_it_can_be(self) -> None:
+        (self.root / "file").write_text("")
+        nowhere = self.root / "file/eggcrate"
+        show = ("sh", "-c", 'echo "$TMPDIR $HOME"')
+        with mock.patch.dict(os.environ, HOME="/"):
+            os.environ.pop("TMPDIR", None)
+            made = self.start(*show, needed=False)
+            none = self.start(*show, needed=False, run_directory=nowhere)
+        self.assertEqual(made.stdout, f"{self.run_directory} {self.run_directory}\n")
+        self.assertEqual((none.stdout, none.stderr, none.returncode), (" /\n", "", 0))
 
     def test_nothing_is_started_without_it(self) -> None:
         (self.root / "run").write_text("")

@@ -1,0 +1,38 @@
+"""What planning itself decides; test_engines and test_examples go the whole way."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Sequence
+
+from eggcrate.image.oci import RuntimeConfig
+from eggcrate.image.plan import FileEntry, bytes_file, symlink
+from eggcrate.planning import RUN_DIRECTORY, start_program
+
+
+class StartProgram(unittest.TestCase):
+    def is_needed(
+        self, runtime: RuntimeConfig | None = None, payload: Sequence[FileEntry] = ()
+    ) -> bool:
+        """Whether a container doesn't start without a run directory."""
+        entry = start_program(runtime or RuntimeConfig(command=("report",)), payload)
+        with entry.open() as stream:
+            text = stream.read().decode()
+        compile(text, entry.path, "exec")
+        self.assertIn(f"start({RUN_DIRECTORY!r}, sys.argv[1:], needed=", text)
+        return "needed=True" in text
+
+    def test_a_tool_runs_without_a_run_directory(self) -> None:
+        payload = [
+            bytes_file("app/bin/report", b"#!/app/bin/python\n", group="t", reason="t"),
+            symlink("app/bin/python", "/usr/bin/python3", group="t", reason="t"),
+        ]
+        self.assertFalse(self.is_needed(payload=payload))
+
+    def test_what_names_it_needs_it(self) -> None:
+        socket = f"{RUN_DIRECTORY}/socket"
+        text = f"endpoint = ipc://{socket}\n".encode()
+        payload = [bytes_file("app/circus.ini", text, group="t", reason="t")]
+        self.assertTrue(self.is_needed(payload=payload))
+        self.assertTrue(self.is_needed(RuntimeConfig(command=("gunicorn", "-b", socket))))
+        self.assertTrue(self.is_needed(RuntimeConfig(environment=(("SOCKET", socket),))))
