@@ -102,7 +102,8 @@ _NAME = re.compile(rb"[A-Za-z_]\w*")
 
 # What installers write instead of a #! line that would be too long, or hold a space
 _EXEC = re.compile(
-    rb"""\A#!/bin/sh\n'''exec' (['"]?)(?P<program>/[^'"\s]+)\1 "\$0" "\$@"\n' '''\n"""
+    rb"""\A#!/bin/sh\n'''exec' (['"]?)(?P<program>/[^'"\s]+)\1(?P<option>(?: -\w+)?) """
+    rb""""\$0" "\$@"\n' '''\n"""
 )
 
 
@@ -1214,7 +1215,7 @@ class Closure:
             base = syspath.base(data, path)
             if not os.path.dirname(path).endswith(METADATA):
                 self._refer(path, data, base)
-            data = _EXEC.sub(rb"#!\g<program>\n", self._relocation.text(data))
+            data = _EXEC.sub(rb"#!\g<program>\g<option>\n", self._relocation.text(data))
             there = syspath.base(original, f"/{target}") or ""
             if base is not None:
                 data = syspath.relocated(data, base, there, self._relocation.path)

@@ -207,13 +207,13 @@ class Recipe:
                     return b"#!" + file.read()
         # Python looks for its environment beside the name it is called by, and so may others
         python = self.wanted.location / "bin" / "python"
-        shebang = f"#!{python} -IS"
-        if len(os.fsencode(shebang)) > _LONGEST_SHEBANG or re.search(r"\s", str(python)):
-            quoted = str(program).replace("'", "'\\''")
-            return os.fsencode(f"#!/bin/sh\nexec '{quoted}' \"$@\"\n")
         # needs no shell: an image may have none
-        lines = [shebang, "import os, sys", f"program = {str(program)!r}"]
+        lines = [f"#!{python} -IS", "import os, sys", f"program = {str(program)!r}"]
         lines += ["os.execv(program, [program, *sys.argv[1:]])", ""]
+        if len(os.fsencode(lines[0])) > _LONGEST_SHEBANG or re.search(r"\s", str(python)):
+            # a command to the shell and a string to Python; an image has it as one line again
+            quoted = str(python).replace("'", "'\\''")
+            lines[:1] = ["#!/bin/sh", f"'''exec' '{quoted}' -IS \"$0\" \"$@\"", "' '''"]
         return os.fsencode("\n".join(lines))
 
 

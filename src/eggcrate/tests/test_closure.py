@@ -185,6 +185,21 @@ class Following(Scratch):
         self.assertEqual(len(_files(tree)), 4)
         self.assertEqual(tree["image/parts/tool/bin/run"].group, "environment tool")
 
+    def test_a_script_whose_first_line_would_be_too_long(self) -> None:
+        # as pip, uv and virtualenv-part write it; in the image it is not too long
+        for before, after in (
+            ("APP/bin/python", "/image/bin/python"),
+            ('"APP/bin/python"', "/image/bin/python"),
+            ("'APP/bin/python'", "/image/bin/python"),
+            ("'APP/bin/python' -IS", "/image/bin/python -IS"),
+        ):
+            text = f"#!/bin/sh\n'''exec' {before} \"$0\" \"$@\"\n' '''\nimport report\n"
+            self.write("bin/run", text, 0o755)
+            self.assertEqual(
+                _content(self.take("bin/run")["image/bin/run"]).decode(),
+                f"#!{after}\nimport report\n",
+            )
+
     def test_the_python_that_runs_buildout_stays_out(self) -> None:
         (self.root / "venv/bin").mkdir()
         (self.root / "venv/bin/python").write_text("")
