@@ -162,8 +162,8 @@ class Closure:
         self._python = frozenset(
             path for prefix in site.prefixes for path in map(os.fspath, _python(prefix, site))
         )
-        places = {site.bin, site.parts, site.develop_eggs}
-        self._places = {*map(os.fspath, places), *self._python}
+        self._made_places = tuple(map(os.fspath, (site.bin, site.parts, site.develop_eggs)))
+        self._places = {*self._made_places, *self._python}
         eggs_and_above = {*site.eggs.parents, site.eggs} - {*site.directory.parents}
         self._places |= set(map(os.fspath, eggs_and_above))
         # rules for what lies below something else that is moved
@@ -185,6 +185,7 @@ class Closure:
         self._trees: set[str] = set()
         self._entries: dict[str, FileEntry] = {}
         self._ignores: dict[str, tuple[tuple[str, Ignore], ...]] = {}
+        self._environments: dict[str, bool] = {}
         # the first name of files that have several, by device, inode and group
         self._names: dict[tuple[int, int, str], str] = {}
         # directories in which programs make files, with the reason
@@ -463,9 +464,16 @@ class Closure:
         for above in (path, *_above(path)):
             if above == self._directory:
                 return None
-            if self._files.exists(f"{above}/pyvenv.cfg"):
+            if self._is_environment(above):
                 return above
         return None
+
+    def _is_environment(self, path: str) -> bool:
+        """Whether a directory is a virtual environment."""
+        known = self._environments.get(path)
+        if known is None:
+            known = self._environments[path] = self._files.exists(f"{path}/pyvenv.cfg")
+        return known
 
     def _develop_location_of(self, path: str) -> str | None:
         """The nearest directory above the path that holds packages of a develop egg.
@@ -1011,7 +1019,7 @@ class Closure:
         found = _Found(top, target, status)
         yield found
         if stat.S_ISDIR(status.st_mode):
-            source_tree = not (_below(top, self._eggs) or _below(top, self._environment))
+            source_tree = not (self._is_published(top) or self._environment_of(top))
             yield from self._walk_below(found, moved, source_tree)
 
     def _walk_below(self, top: _Found, moved: bool, source_tree: bool) -> Iterator[_Found]:
@@ -1054,8 +1062,7 @@ class Closure:
 
     def _left_out(self, path: str) -> bool:
         name = path.rpartition("/")[2]
-        installed = _below(path, self._eggs) or _below(path, self._environment)
-        if (_NEVER_OF_EGGS if installed else _NEVER).fullmatch(name):
+        if (_NEVER_OF_EGGS if self._is_published(path) else _NEVER).fullmatch(name):
             return True
         if not self._exclude:
             return False
@@ -1068,12 +1075,22 @@ class Closure:
         self._excluded.update(matching)
         return bool(matching)
 
+    def _is_published(self, path: str) -> bool:
+        """Whether a path is of what somebody has published and an installer has unpacked."""
+        if _below(path, self._eggs) or _below(path, self._environment):
+            return True
+        library, found, _ = path.partition("/site-packages/")
+        return bool(found) and self._is_environment(os.path.dirname(os.path.dirname(library)))
+
     def _is_ignored(self, path: str, *, directory: bool = False) -> bool:
         """Whether a ``.dockerignore`` above a path of a source tree leaves it out.
 
         What buildout makes is no source: people let Docker ignore ``bin`` and ``parts``.
         """
+        made = next((place for place in self._made_places if _below(path, place)), "")
         for top, ignore in self._ignores_of(os.path.dirname(path)):
+            if made and not _below(top, made):
+                continue
             relative = path[len(top) + 1 :]
             if ignore.matches(relative, directory=directory) and not (
                 directory and ignore.may_hold(relative)

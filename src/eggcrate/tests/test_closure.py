@@ -489,6 +489,64 @@ class Eggs(Scratch):
             self.assertEqual(self.settled(*orders, form=form), {f"x = [\n{text}  ]\n".encode()})
 
 
+class Environments(Scratch):
+    """What an installer has made of requirements and projects."""
+
+    packages = "parts/tool/lib/python3.11/site-packages"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write("parts/tool/pyvenv.cfg")
+
+    def test_packages_are_taken_as_they_were_published(self) -> None:
+        for name in (".env", "node_modules/x.js", "x.pyc", "y~"):
+            self.write(f"{self.packages}/x/{name}")
+            self.write(f"parts/tool/share/{name}")
+        self.assertEqual(
+            self.files("parts/tool"),
+            [
+                "parts/tool/lib/python3.11/site-packages/x/.env",
+                "parts/tool/lib/python3.11/site-packages/x/node_modules/x.js",
+                "parts/tool/lib/python3.11/site-packages/x/y~",
+                "parts/tool/pyvenv.cfg",
+            ],
+        )
+
+    def test_what_buildout_makes_is_no_source(self) -> None:
+        self.write("parts/static/a.css")
+        self.write(f"{self.packages}/x/README.md")
+        wanted = self.files("parts/tool", "parts/static")
+        self.assertEqual(len(wanted), 3)
+        for ignored in ("bin\nparts\n", "*\n!src\n", "**/*.md\n**/lib\n**/*.css\n"):
+            self.write(".dockerignore", ignored)
+            self.assertEqual(self.files("parts/tool", "parts/static"), wanted, ignored)
+
+    def test_a_checkout_in_parts_has_its_own_dockerignore(self) -> None:
+        for name in ("setup.py", "x/__init__.py", "x/a.md", ".dockerignore"):
+            self.write(f"parts/checkout/{name}", "**/*.md\n" if "docker" in name else "")
+        self.assertEqual(
+            self.files("parts/checkout"),
+            ["parts/checkout/setup.py", "parts/checkout/x/__init__.py"],
+        )
+
+    def test_no_password_goes_in(self) -> None:
+        secret = "https://me:Tr0ub4dor@packages.shop.internal"
+        information = f"{self.packages}/x-1.dist-info"
+        self.write(f"{information}/direct_url.json", f'{{"url": "{secret}/x-1.whl"}}')
+        self.write(f"{information}/RECORD", "x-1.dist-info/direct_url.json,,\n")
+        self.write("parts/tool/.eggcrate.json", f'{{"index": "{secret}"}}')
+        self.write("parts/tool/pip.conf", f"[global]\nindex-url = {secret}\n")
+        self.write("tool/pyproject.toml", f"[tool.uv]\nindex-url = '{secret}'\n")
+        self.write("tool/requirements.txt", f"x @ {secret}/x-1.whl\n")
+        self.write("tool/src/report.py")
+        self.write(f"{self.packages}/report.pth", "APP/tool/src\n")
+        tree = self.take("parts/tool")
+        self.assertIn("image/tool/src/report.py", tree)
+        for path, entry in tree.items():
+            if entry.type is FileType.REGULAR:
+                self.assertNotIn(b"Tr0ub4dor", _content(entry), path)
+
+
 class Patterns(Scratch):
     def test_an_egg_is_taken_as_it_was_published(self) -> None:
         for name in (".env", "node_modules/x.js", "x.pyc", "direct_url.json", "x.py"):
