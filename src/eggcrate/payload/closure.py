@@ -1194,7 +1194,9 @@ class Closure:
                     linkname=first,
                 )
         mode = 0o755 if kind & 0o100 else 0o644
-        private = group.partition(" ")[0] in ("develop", "data", "configuration")
+        private = group.partition(" ")[0] in ("develop", "data", "configuration") or (
+            path.endswith(".dist-info/METADATA") and distributions.is_editable(path)
+        )
         facts = self._files.facts(path, status, secrets=private)
         if facts.secret and not self._is_allowed(target, self._allow_secrets):
             self._secrets.setdefault(facts.secret, []).append(self._shown(path))

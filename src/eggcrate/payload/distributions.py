@@ -7,6 +7,7 @@ import collections
 import csv
 import functools
 import io
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -157,6 +158,15 @@ def top_levels(distribution: Distribution, files: Files) -> list[str] | None:
     if os.path.isfile(distribution.metadata) or not files.exists(path):
         return None
     return text_of(path, files).split()
+
+
+def is_editable(metadata: str) -> bool:
+    """Whether a file of metadata is that of a project which is installed editable (PEP 610)."""
+    try:
+        with open_at_once(f"{os.path.dirname(metadata)}/direct_url.json") as stream:
+            return json.load(stream)["dir_info"]["editable"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def files_of(distribution: Distribution, files: Files) -> list[str] | None:

@@ -546,6 +546,23 @@ class Environments(Scratch):
             if entry.type is FileType.REGULAR:
                 self.assertNotIn(b"Tr0ub4dor", _content(entry), path)
 
+    def test_a_project_that_requires_a_url_with_a_password(self) -> None:
+        information = f"{self.packages}/report-1.dist-info"
+        self.write(
+            f"{information}/METADATA",
+            "Name: report\nRequires-Dist: x @ https://me:Tr0ub4dor@shop.internal/x-1.whl\n",
+        )
+        self.write(f"{information}/direct_url.json", '{"dir_info": {"editable": true}}')
+        closure = self.closure()
+        closure.add_part(Part("tool", (self.directory / "parts/tool",)))
+        self.assertEqual(
+            _complaints(closure),
+            [
+                "there is a password in a URL (https://me:***@shop.internal) in "
+                f"{information}/METADATA"
+            ],
+        )
+
 
 class Patterns(Scratch):
     def test_an_egg_is_taken_as_it_was_published(self) -> None:
