@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from eggcrate.environments import allowlist, process
@@ -508,7 +509,11 @@ def _metadata(wanted: Wanted, project: Project) -> email.message.Message | None:
     """The metadata of the distribution that is installed from a project."""
     site_packages = wanted.location / wanted.interpreter.site_packages
     for address in site_packages.glob("*.dist-info/direct_url.json"):
-        if json.loads(address.read_bytes()).get("url") == project.directory.as_uri():
+        # uv and pip don't quote the same letters
+        url = urllib.parse.unquote(
+            json.loads(address.read_bytes()).get("url", ""), errors="surrogateescape"
+        )
+        if url == f"file://{project.directory}":
             text = address.with_name("METADATA").read_text("utf-8")
             return email.parser.Parser().parsestr(text, headersonly=True)
     return None

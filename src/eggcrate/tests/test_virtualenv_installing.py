@@ -220,6 +220,14 @@ class BothInstallers:
             self.recipe(develop="src", dependency_groups="more-1").install()
             self.assertEqual(self.installed(), {"hello": "2.0", "needy": "1.0", "shop": "1.0"})
 
+        def test_extra_in_a_directory_with_an_odd_name(self) -> None:
+            name = "tool (ü), 100%"
+            local_index.write_project(
+                self.directory / name, "shop", "1.0", extras={"pdf": "hello==1.0"}
+            )
+            self.recipe(develop=name, extras="pdf").install()
+            self.assertEqual(self.installed(), {"hello": "1.0", "shop": "1.0"})
+
         def test_unknown_extra(self) -> None:
             self.project(extras={"pdf": "hello"})
             self.recipe(develop="src").install()
