@@ -164,7 +164,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
             libc=c_library,
         ),
         *libraries.check_interpreters(
-            closure.scripts, tree, search=_search_path(settings).split(":")
+            closure.scripts, tree, search=search_path(settings).split(":")
         ),
         *virtualenv.check(tree, python),
         *_check_command(runtime, tree),
@@ -227,7 +227,7 @@ def plan_rebased(
                 known={**details.binaries, **base.binaries},
             ),
             *libraries.check_interpreters(
-                details.scripts, tree, search=_search_path(settings).split(":")
+                details.scripts, tree, search=search_path(settings).split(":")
             ),
         )
     )
@@ -244,7 +244,7 @@ def _is_compiled(entry: FileEntry, settings: ImageSettings, python: Interpreter)
     return (
         entry.path.endswith(".py")
         and entry.type is FileType.REGULAR
-        and not entry.path.startswith(f"{settings.directory.strip('/')}/bin/")
+        and not entry.path.startswith(f"{_bin(settings).strip('/')}/")
         # nobody imports them where the image runs
         and "/tests/" not in entry.path
         and (entry.group != "packages" or _is_standard_library(entry.path, python))
@@ -428,10 +428,16 @@ def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:
         )
 
 
-def _search_path(settings: ImageSettings) -> str:
+def _bin(settings: ImageSettings) -> str:
+    """Where the buildout's ``bin`` is in the image."""
+    own, top = os.fspath(settings.site.bin), f"{settings.site.directory}/"
+    return f"{settings.directory}/{own.removeprefix(top) if own.startswith(top) else 'bin'}"
+
+
+def search_path(settings: ImageSettings) -> str:
     """The image's PATH."""
     places = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return dict(settings.environment).get("PATH", f"{settings.directory}/bin:{places}")
+    return dict(settings.environment).get("PATH", f"{_bin(settings)}:{places}")
 
 
 def _runtime_config(
@@ -447,7 +453,7 @@ def _runtime_config(
         return tuple((name, text(value)) for name, value in pairs)
 
     environment = {
-        "PATH": _search_path(settings),
+        "PATH": search_path(settings),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         **dict(settings.environment),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
 import unittest
 from collections.abc import Sequence
 
-from eggcrate.image.oci import RuntimeConfig
+from eggcrate.image.oci import Platform, RuntimeConfig
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
-from eggcrate.planning import RUN_DIRECTORY, start_program
+from eggcrate.payload.site import Site
+from eggcrate.planning import RUN_DIRECTORY, search_path, start_program
+from eggcrate.settings import ImageSettings
 
 
 class StartProgram(unittest.TestCase):
@@ -36,3 +39,41 @@ class StartProgram(unittest.TestCase):
         self.assertTrue(self.is_needed(payload=payload))
         self.assertTrue(self.is_needed(RuntimeConfig(command=("gunicorn", "-b", socket))))
         self.assertTrue(self.is_needed(RuntimeConfig(environment=(("SOCKET", socket),))))
+
+
+class SearchPath(unittest.TestCase):
+    def first(self, bin_directory: str, *environment: tuple[str, str]) -> str:
+        top = pathlib.Path("/srv/shop")
+        site = Site(
+            directory=top,
+            eggs=top / "eggs",
+            develop_eggs=top / "develop-eggs",
+            bin=pathlib.Path(bin_directory),
+            parts=top / "parts",
+            environment=top / ".venv",
+            run_directory=top / "var/run",
+            prefixes=(),
+            develop=(),
+        )
+        settings = ImageSettings(
+            references=(),
+            platform=Platform("linux", "amd64"),
+            site=site,
+            parts=(),
+            directory="/app",
+            location=top / "parts/image",
+            environment=environment,
+        )
+        return search_path(settings).partition(":")[0]
+
+    def test_bin_of_the_buildout_comes_first(self) -> None:
+        for bin_directory, place in (
+            ("/srv/shop/bin", "/app/bin"),
+            ("/srv/shop/tools/scripts", "/app/tools/scripts"),
+            ("/srv/shop-bin", "/app/bin"),
+            ("/usr/local/bin", "/app/bin"),
+        ):
+            self.assertEqual(self.first(bin_directory), place)
+
+    def test_that_of_the_option_is_all_there_is(self) -> None:
+        self.assertEqual(self.first("/srv/shop/bin", ("PATH", "/x")), "/x")
