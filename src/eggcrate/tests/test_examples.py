@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,10 +14,12 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from typing import Any
 
 import zc.buildout.configparser
 
 from eggcrate.tests import layers
+from eggcrate.tests.test_files_as_they_are import layer_bytes
 
 TOP = Path(__file__).parents[3]
 # what an example's ``develop = ../..`` needs of the checkout
@@ -28,14 +33,18 @@ STRANGER = "12345:12345"
 
 
 class Example(layers.Layer):
-    """One of the examples, copied with its checkout, bootstrapped and built: ``directory``."""
+    """One of the examples, copied with its checkout, bootstrapped and built: ``directory``.
+
+    ``options`` are for ``bin/buildout``; PORT in them is a free one.
+    """
 
     # these are set up first
     __bases__ = (layers.DOCKER_ENGINE, layers.PODMAN)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         super().__init__(f"EXAMPLE_{name.upper()}", "apt")
         self.name = name
+        self.options = options
         self.output = ""
         self.port = 0
         self.directory = Path()
@@ -78,15 +87,10 @@ class Example(layers.Layer):
             self.directory = Path()
 
     def buildout(self, *arguments: str) -> str:
-        """Run ``bin/buildout``, with a crontab that is a file; what it says."""
+        """Run ``bin/buildout``; what it says."""
+        options = [option.replace("PORT", str(self.port)) for option in self.options]
         process = subprocess.run(
-            [
-                self.directory / "bin" / "buildout",
-                f"custom:webapp_port={self.port}",
-                "crontab:readcrontab=cat crontab",
-                "crontab:writecrontab=cat > crontab",
-                *arguments,
-            ],
+            [self.directory / "bin" / "buildout", *options, *arguments],
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -103,22 +107,50 @@ class Example(layers.Layer):
         """Load the image into an engine, once; its name there."""
         return engine.load(self.directory / "parts" / "image" / "image.tar")
 
+    def planned(self) -> list[str]:
+        """The paths of the image."""
+        plan = (self.directory / "parts" / "image" / "plan.txt").read_text()
+        return re.findall(r"^ +\d+ +\d+ +\d+ +(\S+)", plan, re.M)
 
-ARTICLE = Example("article")
+
+ARTICLE = Example(
+    "article",
+    "custom:webapp_port=PORT",
+    # a crontab that is a file
+    "crontab:readcrontab=cat crontab",
+    "crontab:writecrontab=cat > crontab",
+)
+TOOL = Example("tool")
+
+
+def sections(path: Path) -> dict[str, dict[str, str]]:
+    """The sections of a ``buildout.cfg``."""
+    with path.open() as stream:
+        found: dict[str, dict[str, str]] = zc.buildout.configparser.parse(stream, path.name)
+    return found
+
+
+class FilesTest(unittest.TestCase):
+    """What a reader sees."""
+
+    def test_pins_are_those_of_the_project(self) -> None:
+        project = sections(TOP / "buildout.cfg")["versions"]
+        for example in (ARTICLE, TOOL):
+            own = sections(TOP / "examples" / example.name / "buildout.cfg")["versions"]
+            for name, version in own.items():
+                with self.subTest(example=example.name, name=name):
+                    self.assertEqual(version, project.get(name, version))
 
 
 class ArticleFilesTest(unittest.TestCase):
     """What the article's reader sees."""
 
-    def setUp(self) -> None:
-        self.directory = TOP / "examples" / "article"
-        with (self.directory / "buildout.cfg").open() as stream:
-            self.sections = zc.buildout.configparser.parse(stream, "buildout.cfg")
+    directory = TOP / "examples" / "article"
 
     def test_it_is_an_ordinary_buildout_with_one_section_more(self) -> None:
         recipes = {
             name: options["recipe"]
-            for name, options in self.sections.items()
+            for name, options in sections(self.directory / "buildout.cfg").items()
             if "recipe" in options
         }
         ours = {name: recipe for name, recipe in recipes.items() if "eggcrate" in recipe}
@@ -132,13 +164,6 @@ class ArticleFilesTest(unittest.TestCase):
         for name in ("circus.ini.in", "nginx.conf.in"):
             template = (self.directory / "conf" / name).read_text()
             self.assertIn("${custom:webapp_port}", template)
-
-    def test_its_pins_are_those_of_the_project(self) -> None:
-        with (TOP / "buildout.cfg").open() as stream:
-            project = zc.buildout.configparser.parse(stream, "buildout.cfg")["versions"]
-        for name, version in self.sections["versions"].items():
-            with self.subTest(name):
-                self.assertEqual(version, project.get(name, version))
 
 
 class ArticleTest(unittest.TestCase):
@@ -172,18 +197,17 @@ class ArticleTest(unittest.TestCase):
         self.assertEqual(lines.count(f"30 3 * * *\t{django} clearsessions"), 1)
 
     def test_the_image_has_what_the_site_needs(self) -> None:
-        plan = (ARTICLE.directory / "parts" / "image" / "plan.txt").read_text()
+        paths = ARTICLE.planned()
         for wanted in (
             "mysite/settings.py",
             "visits/templates/visits/welcome.html",
             "parts/static/visits/site.css",
             "parts/tool/pyvenv.cfg",
         ):
-            self.assertIn(f" /var/application/{wanted} ", plan)
+            self.assertIn(f"/var/application/{wanted}", paths)
 
     def test_the_image_has_nothing_else(self) -> None:
-        plan = (ARTICLE.directory / "parts" / "image" / "plan.txt").read_text()
-        paths = re.findall(r"^ +\d+ +\d+ +\d+ +(\S+)", plan, re.M)
+        paths = ARTICLE.planned()
         tops = {
             path.split("/")[3] for path in paths if path.startswith("/var/application/")
         } - {""}
@@ -236,6 +260,151 @@ class ArticleTest(unittest.TestCase):
         code = container.stop()
         self.assertLess(time.monotonic() - began, 5)
         self.assertEqual(code, 0, container.logs())
+
+
+APPLICATION = "/var/application"
+ENVIRONMENT = f"{APPLICATION}/parts/report"
+# what an environment's Python knows of itself, and the first lines of its scripts
+LOOK = """
+import importlib.metadata, json, os, pathlib, report, sys
+text = pathlib.Path(sys.prefix, "pyvenv.cfg").read_text()
+values = dict(line.split(" = ", 1) for line in text.splitlines())
+scripts = ["bin/report", f"{sys.prefix}/bin/report", f"{sys.prefix}/bin/tabulate"]
+print(json.dumps({
+    "prefix": sys.prefix,
+    "program": os.path.realpath(sys.executable),
+    "home": values["home"],
+    "module": report.__file__,
+    "version": importlib.metadata.version("report"),
+    "first lines": sorted({open(script).readline() for script in scripts}),
+}))
+"""
+
+
+class ToolTest(unittest.TestCase):
+    """An environment, in an image of its own."""
+
+    layer = TOOL
+
+    def setUp(self) -> None:
+        TOOL.require(self)
+
+    def test_everything_is_there(self) -> None:
+        names = {path.name for path in (TOOL.directory / "bin").iterdir()}
+        self.assertEqual(names, {"buildout", "image", "report"})
+        self.assertIn("docker load -i parts/image/image.tar", TOOL.output)
+
+    def test_run_again_it_changes_nothing(self) -> None:
+        output = TOOL.buildout("-N")
+        self.assertRegex(output, r"image: example/report:latest .*\(unchanged\)")
+
+    def test_the_image_has_nothing_else(self) -> None:
+        paths = TOOL.planned()
+        tops = {path.split("/")[3] for path in paths if path.startswith(f"{APPLICATION}/")}
+        self.assertEqual(tops - {""}, {"bin", "parts", "tool", "var"})
+        for path in paths:
+            self.assertNotRegex(path, r"/(pip|uv|setuptools|wheel|circus|nginx)([-/.]|$)")
+            self.assertNotRegex(path, r"/(direct_url\.json|\.eggcrate\.json)$")
+
+    def test_docker_runs_it(self) -> None:
+        self.assert_runs(layers.DOCKER_ENGINE, TOOL.directory)
+
+    def test_podman_runs_it(self) -> None:
+        self.assert_runs(layers.PODMAN, TOOL.directory)
+
+    def test_made_by_pip(self) -> None:
+        directory = self.built("pip", "report:installer=pip")
+        self.assert_runs(layers.DOCKER_ENGINE, directory)
+
+    def test_with_the_python_that_runs_buildout(self) -> None:
+        directory = self.built("host", "image:python=host")
+        self.assert_runs(layers.DOCKER_ENGINE, directory)
+
+    def test_where_a_first_line_would_be_too_long(self) -> None:
+        options = ("report:interpreter=report-python", "image:name=example/long")
+        short, long = self.built("short", *options), self.built("x" * 127, *options)
+        for name in ("bin/report", "bin/report-python", "parts/report/bin/report"):
+            self.assertTrue((long / name).read_text().startswith("#!/bin/sh\n"), name)
+        digests = [(place / "parts/image/digest").read_text() for place in (short, long)]
+        self.assertEqual(digests[0], digests[1])
+
+    def built(self, name: str, *options: str) -> Path:
+        """Build with ``bin`` and ``parts`` in another directory, which is given back."""
+        scratch = tempfile.TemporaryDirectory(prefix="eggcrate-")
+        self.addCleanup(scratch.cleanup)
+        directory = Path(scratch.name).resolve() / name
+        directory.mkdir()
+        TOOL.buildout(
+            "-N",
+            f"buildout:bin-directory={directory / 'bin'}",
+            f"buildout:parts-directory={directory / 'parts'}",
+            f"buildout:installed={directory / 'installed.cfg'}",
+            f"image:name=example/{name}",
+            *options,
+        )
+        return directory
+
+    def assert_runs(self, engine: layers.Engine, directory: Path) -> None:
+        """The tool and its environment work, and nothing is left of this machine."""
+        archive = directory / "parts" / "image" / "image.tar"
+        self.assert_no_trace(archive)
+        engine.require(self)
+        image = engine.load(archive)
+        version = re.escape("{}.{}".format(*sys.version_info))
+        runs: tuple[tuple[str, str, dict[str, Any]], ...] = (
+            ("10001:10001", "/run/eggcrate", {}),
+            (STRANGER, "nowhere", {"read_only": True}),
+            ("0:0", "/run/eggcrate", {"read_only": True, "tmpfs": ["/run"]}),
+        )
+        for user, place, options in runs:
+            self.assertRegex(
+                said(engine, image, user=user, **options),
+                r"^what +is\n[ -]+\n"
+                rf"report +1\.0\npython +{version}\.\d+\nuser +{user}\n"
+                rf"processors +\d+\ntemporary files +{place}\n$",
+            )
+        self.assertRegex(said(engine, image, "report", "--yaml"), rf"\npython: {version}\.")
+
+        activate = '. parts/report/bin/activate && python -c "$0"'
+        for command in (
+            (f"{ENVIRONMENT}/bin/python", "-c", LOOK),
+            ("sh", "-c", activate, LOOK),
+        ):
+            seen = json.loads(said(engine, image, *command, user=STRANGER, read_only=True))
+            program = seen.pop("program")
+            self.assertRegex(program, rf"^/usr/(local/)?bin/python{version}$")
+            self.assertEqual(
+                seen,
+                {
+                    "prefix": ENVIRONMENT,
+                    "home": program.rpartition("/")[0],
+                    "module": f"{APPLICATION}/tool/src/report.py",
+                    "version": "1.0",
+                    "first lines": [f"#!{ENVIRONMENT}/bin/python\n"],
+                },
+            )
+
+    def assert_no_trace(self, archive: Path) -> None:
+        """No layer has a path of the build, or of the Python that ran it."""
+        traces = [str(TOOL.directory.parents[1]), str(archive.parents[2])]
+        if sys.base_prefix not in ("/usr", "/usr/local"):
+            traces.append(sys.base_prefix)
+        for layer in layer_bytes(archive):
+            data = gzip.decompress(layer)
+            for trace in traces:
+                self.assertFalse(os.fsencode(trace) in data, f"{trace} is in a layer")
+
+
+def said(engine: layers.Engine, image: str, *command: str, **options: Any) -> str:
+    """What a container says that ends well."""
+    container = engine.run(image, args=command, **options)
+    try:
+        code, text = container.wait(), container.logs()
+    finally:
+        container.remove()
+    if code:
+        raise AssertionError(f"it has ended with {code}; logs:\n{text}")
+    return text
 
 
 if __name__ == "__main__":
