@@ -14,6 +14,7 @@ import argparse
 import configparser
 import contextlib
 import dataclasses
+import hashlib
 import http.server
 import json
 import math
@@ -29,6 +30,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,15 +182,26 @@ def change_line(tree: Path, number: int) -> None:
 
 @contextlib.contextmanager
 def package_index(files: Path, pins: Mapping[str, str]) -> Iterator[str]:
-    """The URL of an index (PEP 503) on loopback that has the files, under any spelling."""
+    """The URL of an index (PEP 503) on loopback that has the files, under any spelling.
+
+    As a public one does, it has the metadata of wheels beside them (PEP 658), says how long
+    what it has may be kept, and whether what somebody has kept is still the same.
+    """
 
     def normalised(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
     pages: dict[str, list[str]] = {normalised(name): [] for name in pins}
+    metadata: dict[str, bytes] = {}
     for path in sorted(files.iterdir()):
         project = re.split(r"-(?=\d)", path.name, maxsplit=1)[0]
-        pages.setdefault(normalised(project), []).append(path.name)
+        attribute = ""
+        if path.suffix == ".whl":
+            metadata[f"/{path.name}.metadata"] = content = wheel_metadata(path)
+            digest = hashlib.sha256(content).hexdigest()
+            attribute = f' data-core-metadata="sha256={digest}"'
+        link = f'<a href="/{path.name}"{attribute}>{path.name}</a>\n'
+        pages.setdefault(normalised(project), []).append(link)
 
     class Index(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -196,20 +209,37 @@ def package_index(files: Path, pins: Mapping[str, str]) -> Iterator[str]:
 
         def do_GET(self) -> None:
             page = re.fullmatch(r"/simple/([^/]+)/?", self.path)
-            if page is None or (names := pages.get(normalised(page[1]))) is None:
+            if page and normalised(page[1]) in pages:
+                self.answer("text/html", "".join(pages[normalised(page[1])]).encode())
+            elif self.path in metadata:
+                self.answer("application/octet-stream", metadata[self.path])
+            else:
                 super().do_GET()
-                return
-            body = "".join(f'<a href="/{name}">{name}</a>\n' for name in names).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
+
+        def answer(self, media_type: str, body: bytes) -> None:
+            tag = f'"{hashlib.sha256(body).hexdigest()}"'
+            known = self.headers["If-None-Match"] == tag
+            self.send_response(304 if known else 200)
+            self.send_header("Content-Type", media_type)
+            self.send_header("ETag", tag)
+            if not known:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if not known:
+                self.wfile.write(body)
+
+        def end_headers(self) -> None:
+            kept = "600" if self.path.startswith("/simple/") else "365000000, immutable"
+            self.send_header("Cache-Control", f"max-age={kept}, public")
+            super().end_headers()
 
         def log_message(self, *arguments: Any) -> None:
             """Nobody reads it."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # uv asks for all at once, and one more would wait a second
+
+    server = Server(("127.0.0.1", 0), Index)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -218,6 +248,17 @@ def package_index(files: Path, pins: Mapping[str, str]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def wheel_metadata(wheel: Path) -> bytes:
+    """What a wheel says about its distribution."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (
+            name
+            for name in archive.namelist()
+            if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)
+        )
+        return archive.read(name)
 
 
 @dataclasses.dataclass(frozen=True)
