@@ -17,7 +17,6 @@ import functools
 import gzip
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -910,24 +909,29 @@ LINES: Mapping[str, Sequence[Line]] = {
 }
 
 
-def table(bench: Bench, rows: Sequence[str]) -> str:
-    """The medians, their ratios, and what is wanted of them."""
-    medians = {name: statistics.median(values) for name, values in bench.figures.items()}
-    lines = []
-    for row in rows:
-        lines.append(f"{row}  {ROWS[row]}")
-        for line in LINES[row]:
+def table(
+    titles: Mapping[str, str],
+    lines: Mapping[str, Sequence[Line]],
+    figures: Figures,
+    missing: Mapping[str, str],
+) -> str:
+    """The medians, their ratios, and what is wanted of them; ``titles`` are those of rows."""
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    texts = []
+    for row, title in titles.items():
+        texts.append(f"{row}  {title}")
+        for line in lines[row]:
             if line.figure in medians:
                 ratio = line.ratio(medians) if line.to else None
                 cell = line.text(medians[line.figure])
                 times = images.ratio_text(ratio) if ratio is not None else ""
                 text = f"{cell:>12}{times:>9}  {line.verdict(medians)}"
-            elif line.figure in bench.missing:
-                text = f"{'-':>12}  {bench.missing[line.figure].splitlines()[0]}"
+            elif line.figure in missing:
+                text = f"{'-':>12}  {missing[line.figure].splitlines()[0]}"
             else:
                 text = f"{'-':>12}"
-            lines.append(f"   {line.title:42}{text}".rstrip())
-    return "\n".join(lines)
+            texts.append(f"   {line.title:42}{text}".rstrip())
+    return "\n".join(texts)
 
 
 def facts(bench: Bench) -> dict[str, str]:
@@ -944,33 +948,37 @@ def facts(bench: Bench) -> dict[str, str]:
         "project": f"{len(PINS)} distributions, {len(sizes):,} files, "
         f"{sum(sizes) / 1e6:.0f} MB without byte-code"
     }
+    found |= images.machine()
     if bench.peers:
-        found |= images.machine(bench.site)
-    else:
-        found |= {"processors": f"{os.cpu_count()}", "Python": platform.python_version()}
+        found |= images.tools(bench.site)
     for peer in ("buildah", "umoci"):
         if shutil.which(peer, path=layers.PROGRAMS_PATH):
             found[peer] = images.run([peer, "--version"])[0][1]
+    return found
+
+
+def load_text() -> str:
+    """How much the machine has to do."""
     one, five, fifteen = os.getloadavg()
-    return {
-        **found,
-        "load": f"{one:.1f} {five:.1f} {fifteen:.1f} (1, 5, 15 minutes) at the end",
-    }
+    return f"{one:.1f} {five:.1f} {fifteen:.1f} (1, 5, 15 minutes)"
 
 
 # Preparation
 
 
-def download(directory: Path, pins: Mapping[str, str], demo: images.Demo) -> Path:
-    """All packages: those that are pinned, and eggcrate as it is now."""
+def download(directory: Path, pins: Mapping[str, str], wanted: Mapping[str, str]) -> Path:
+    """All packages: those wanted, and eggcrate as it is now, with what else it requires.
+
+    ``directory`` has eggcrate's source; ``pins`` are of both.
+    """
     packages, stamp = directory / "packages", directory / "packages.json"
-    wanted = json.dumps({**demo.pins, "python": sys.version}, sort_keys=True)
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+    facts = json.dumps({**wanted, "python": sys.version}, sort_keys=True)
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != facts:
         say("downloading the packages")
         for path in (packages, directory / "pip", directory / "project"):
             shutil.rmtree(path, ignore_errors=True)
-        images.download_packages(demo, directory)
-        stamp.write_text(wanted, encoding="utf-8")
+        images.download_packages(wanted, directory)
+        stamp.write_text(facts, encoding="utf-8")
     pip: tuple[str | Path, ...] = (directory / "pip" / "bin" / "python", "-m", "pip")
     here: tuple[str | Path, ...] = ("--no-index", "--find-links", packages)
     for old in packages.glob("eggcrate-*"):
@@ -1040,7 +1048,7 @@ def prepare(
         os_packages=("libstdc++6",),
     )
     write_source(demo.source, snapshot / "bootstrap.py", pins)
-    packages = download(directory, pins, demo)
+    packages = download(directory, pins, demo.pins)
     index = stack.enter_context(images.package_index(packages, demo.pins))
     engine = layers.DockerEngine("ENGINE", "docker.io")
     registry = layers.Registry("REGISTRY", "docker-registry")
@@ -1064,17 +1072,17 @@ def prepare(
     return bench
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def command_line(doc: str, rows: Mapping[str, str], runs: int) -> argparse.Namespace:
+    """The options of a benchmark that has rows; its ``rows`` are those that are wanted."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
         "--only",
-        default=",".join(ROWS),
+        default=",".join(rows),
         metavar="ROWS",
-        help="some of a,b,c,d,e (default: all)",
+        help=f"some of {','.join(rows)} (default: all)",
     )
     parser.add_argument(
-        "--runs", type=int, default=3, help="the table has medians (default: 3)"
+        "--runs", type=int, default=runs, help=f"the table has medians (default: {runs})"
     )
     parser.add_argument(
         "--keep",
@@ -1084,22 +1092,41 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every run")
     options = parser.parse_args()
-    rows = sorted(set(options.only.split(",")))
-    if unknown := set(rows) - set(ROWS):
+    options.rows = sorted(set(options.only.split(",")))
+    if unknown := set(options.rows) - set(rows):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
     if options.runs < 1:
         parser.error("--runs: at least 1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    load = os.getloadavg()[0]
+    return options
+
+
+@contextlib.contextmanager
+def project_directory(keep: Path | None) -> Iterator[Path]:
+    """A directory for the project: the one to keep, or one that goes with this block."""
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix="eggcrate-benchmark-") as scratch:
+            yield Path(scratch)
+
+
+def write_figures(path: Path | None, known: Mapping[str, str], figures: Figures) -> None:
+    """Keep every figure of every run, if there is a path to keep them."""
+    if path is not None:
+        text = json.dumps({"machine": known, "runs": figures}, indent=1)
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = command_line(__doc__ or "", ROWS, runs=3)
+    rows = options.rows
+    load = load_text()
     try:
         with contextlib.ExitStack() as stack:
-            if options.keep:
-                directory = options.keep.resolve()
-                directory.mkdir(parents=True, exist_ok=True)
-            else:
-                directory = Path(
-                    stack.enter_context(tempfile.TemporaryDirectory(prefix="eggcrate-builder-"))
-                )
+            directory = stack.enter_context(project_directory(options.keep))
             bench = prepare(directory, rows, options.runs, stack)
             for row in rows:
                 # a row that fails leaves the others their figures
@@ -1111,17 +1138,15 @@ def main() -> None:
             say("cleaning up")
     except (AssertionError, BenchmarkError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")
-    known["load"] = f"{load:.1f} before the start, {known['load']}"
+    known["load"] = f"{load} before the start, {load_text()} at the end"
     print(f"The builder, medians of {options.runs}\n")
-    print(table(bench, rows))
+    print(table({row: ROWS[row] for row in rows}, LINES, bench.figures, bench.missing))
     print()
     for name, fact in known.items():
         print(f"{name + ':':11}{fact}")
     for name, reason in bench.missing.items():
         print(f"{name}: {reason}")
-    if options.json:
-        text = json.dumps({"machine": known, "runs": bench.figures}, indent=1)
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+    write_figures(options.json, known, bench.figures)
     if failed := {"images", *(f"row {row}" for row in rows)} & set(bench.missing):
         sys.exit(f"{Path(__file__).name}: {', '.join(sorted(failed))}: see above")
 

@@ -261,6 +261,19 @@ def wheel_metadata(wheel: Path) -> bytes:
         return archive.read(name)
 
 
+def packaging_environ(home: Path, index: str) -> dict[str, str]:
+    """An environment with an index and an empty home, and nothing of the user's own."""
+    own = ("PIP_", "UV_", "PYTHON", "XDG_", "EGGCRATE_", "SOURCE_DATE")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(own)},
+        "HOME": str(home),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": index,
+        "UV_NO_CONFIG": "1",
+        "no_proxy": "127.0.0.1",
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """Where everything happens: a scratch directory, an engine, a registry, an index."""
@@ -297,21 +310,7 @@ class Site:
 
     def packaging_environ(self) -> dict[str, str]:
         """An environment with the index on loopback, and nothing of the user's own."""
-        environ = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                ("PIP_", "UV_", "PYTHON", "XDG_", "EGGCRATE_", "SOURCE_DATE")
-            )
-        }
-        return {
-            **environ,
-            "HOME": str(self.directory / "home"),
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_INDEX_URL": self.index,
-            "UV_NO_CONFIG": "1",
-            "no_proxy": "127.0.0.1",
-        }
+        return packaging_environ(self.directory / "home", self.index)
 
     def layers_of(self, image: str) -> tuple[dict[str, int], int]:
         """The compressed layers of an image in the registry, and the bytes in base layers."""
@@ -510,12 +509,12 @@ def docker_client() -> str:
     )
 
 
-def download_packages(demo: Demo, scratch: Path) -> Path:
+def download_packages(pins: Mapping[str, str], scratch: Path) -> Path:
     """Every distribution that is pinned, from where this machine's pip looks for it."""
     files = scratch / "packages"
     pip = scratch / "pip"
     run([sys.executable, "-m", "venv", pip])
-    wanted = [f"{name}=={version}" for name, version in demo.pins.items()]
+    wanted = [f"{name}=={version}" for name, version in pins.items()]
     run([pip / "bin/python", "-m", "pip", "download", "--no-deps", "--dest", files, *wanted])
     return files
 
@@ -759,8 +758,8 @@ def table(results: Mapping[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-def machine(site: Site) -> dict[str, str]:
-    """What the figures depend on."""
+def machine() -> dict[str, str]:
+    """What all figures depend on."""
     cpu = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -769,6 +768,12 @@ def machine(site: Site) -> dict[str, str]:
         "load": f"{os.getloadavg()[1]:.1f} in the 5 minutes before",
         "system": platform.freedesktop_os_release()["PRETTY_NAME"],
         "Python": platform.python_version(),
+    }
+
+
+def tools(site: Site) -> dict[str, str]:
+    """The versions of what builds."""
+    return {
         "uv": site.demo.pins["uv"],
         "docker": run([site.docker, "--version"])[0][1],
         "dockerd": site.engine.cli("version", "--format={{.Server.Version}}").strip()
@@ -796,7 +801,7 @@ def site_of_our_own(scratch: Path) -> Iterator[Site]:
             if server.unavailable:
                 raise BenchmarkError(server.unavailable)
         say("downloading the packages, and making the Dockerfiles' base of Debian's")
-        packages = download_packages(demo, scratch)
+        packages = download_packages(demo.pins, scratch)
         index = stack.enter_context(package_index(packages, demo.pins))
         port = layers.free_port()
         site = Site(demo, scratch, engine, registry, docker, index, port)
@@ -852,7 +857,7 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="eggcrate-benchmark-") as scratch,
             site_of_our_own(Path(scratch)) as site,
         ):
-            facts = machine(site)
+            facts = machine() | tools(site)
             results = compare(site, names, options.runs)
             say("cleaning up")
     except (AssertionError, BenchmarkError) as error:
