@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import pathlib
@@ -143,5 +142,7 @@ def _dying_with_us() -> Callable[[], object] | None:
     """What a new process calls to be killed with this one: it would go on writing."""
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes
+
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from eggcrate.environments import environment, installers, requirements
+from eggcrate.environments import environment, requirements
 from eggcrate.environments.environment import Means, Project, Record, Wanted
 from eggcrate.environments.interpreters import DISTURBING, Interpreter, find_interpreter
 from eggcrate.environments.process import masked
@@ -108,12 +108,21 @@ class Recipe:
                 if not self._is_current(before):
                     return self._change(before, lock)
         assert before is not None
-        if self.newest and not before.settled and installers.has_newer(self.wanted, self.log):
+        if self.newest and not before.settled and self._has_newer():
             with environment.alone(location, self.log) as lock:
                 return self._change(before, lock)
         return self._placed(before, before)
 
+    # what installs is loaded when something is to be installed
+
+    def _has_newer(self) -> bool:
+        from eggcrate.environments import installers
+
+        return installers.has_newer(self.wanted, self.log)
+
     def _change(self, before: Record | None, lock: int) -> Sequence[str]:
+        from eggcrate.environments import installers
+
         try:
             with installers.provided(self.wanted, before, self.log, lock=lock) as record:
                 self._links(record.commands)  # a wrong name shall leave the old environment
