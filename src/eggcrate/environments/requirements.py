@@ -80,8 +80,9 @@ class Files:
         content = self._content(path, by)
         if content is None:
             return
+        name = shown(path, self._directory)
         for number, line in _logical_lines(content.decode("utf-8-sig", "replace")):
-            where = f"{shown(path, self._directory)}, line {number}"
+            where = f"{name}, line {number}"
             included = _INCLUDED.match(line)
             if included is None:
                 self.take(where, line, path.parent, asks=asks)
@@ -294,11 +295,16 @@ def conflicts(
 
     by_name = {canonical_name(project): (project, spec) for project, spec in pins.items()}
     for line in lines:
+        found = _PROJECT.match(line.text)
+        if found is None or (name := canonical_name(found[1])) not in by_name:
+            continue
+        project, spec = by_name[name]
+        if line.text[found.end() :] == spec:
+            continue  # as most lines; to parse it would take longer than all the rest
         try:
             requirement = Requirement(line.text)
-            project, spec = by_name[canonical_name(requirement.name)]
             version = Version(spec.removeprefix("=="))
-        except (InvalidRequirement, InvalidVersion, KeyError):
+        except (InvalidRequirement, InvalidVersion):
             continue  # not ours to judge
         if requirement.marker and not requirement.marker.evaluate(interpreter.markers):
             continue

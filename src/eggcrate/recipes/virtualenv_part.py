@@ -73,7 +73,7 @@ class Recipe:
             self.wanted = _wanted(buildout, options, location, errors)
         ownership.declare(options, [location])
         # A changed file changes no option, and buildout compares options: so the digest is one.
-        options["digest"] = self.wanted.digest()
+        self.digest = options["digest"] = self.wanted.digest()
         self.newest = section.get("newest") == "true" and not self.wanted.means.offline
         for option in _WITH_URLS:
             if option in options:  # buildout writes options into .installed.cfg
@@ -150,7 +150,7 @@ class Recipe:
         location = self.wanted.location
         return (
             record is not None
-            and record.digest == self.wanted.digest()
+            and record.digest == self.digest
             and record.contents == environment.contents(location, record.interpreter)
             and os.access(location / "bin" / "python", os.X_OK)
         )
