@@ -48,7 +48,7 @@ RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
 _STARTS = "starts the container"
 # the modules of the runtime package that an image gets
-_RUNTIME_MODULES = ("__init__", "start", "health")
+_RUNTIME_MODULES = ("__init__", "circusd", "health", "start")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,6 +11,11 @@ from collections.abc import Sequence
 EX_CONFIG = 78
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+# what a shell says of a program that a signal has ended, less the signal's number
+SIGNALLED = 128
+
+# Nothing that wants us to stop is lost before somebody is there who can
+_WAITING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
 
 
 def private_mode() -> int:
@@ -47,6 +52,7 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     The codes are 78 (configuration), 127 (no such program), 126 (not executable).  Unless the
     run directory is ``needed``, a command does without where it can't be made.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
     if not command or not command[0]:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)
     problem = run_directory_problem(run_directory)
@@ -61,12 +67,43 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     # Python ignores these two; a command would inherit that, and so would all that it starts
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    supervisor = _supervisor(command)
+    if supervisor is None:
+        if early := sorted(signal.sigpending() & _WAITING):
+            return int(SIGNALLED + early[-1])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITING)
+    program, *arguments = supervisor or command
     try:
-        os.execvp(command[0], list(command))  # noqa: S606 - there is no shell, and none is wanted
+        os.execvp(program, [program, *arguments])  # noqa: S606 - there is no shell, and none is wanted
     except (FileNotFoundError, NotADirectoryError):
         return _complain(f"{command[0]} was not found", NOT_FOUND)
     except OSError as error:
         return _complain(f"{command[0]} can't be run: {error.strerror}", NOT_EXECUTABLE)
+
+
+def _supervisor(command: Sequence[str]) -> Sequence[str] | None:
+    """How a script that starts Circus is run to be a good first process; None for others.
+
+    It keeps its Python and its ``sys.path``, and gets ``main`` of ``runtime.circusd`` in the
+    place of Circus's, which takes the signals that have come meanwhile.
+    """
+    if os.path.basename(command[0]) != "circusd":
+        return None
+    places = [""] if "/" in command[0] else os.get_exec_path()
+    for script in (os.path.join(place, command[0]) for place in places):
+        if os.path.isfile(script):
+            break
+    else:
+        return None
+    with open(script, "rb") as file:
+        first = os.fsdecode(file.readline(4096))
+    if not first.startswith("#!"):
+        return None
+    program, *switches = first[2:].split()
+    if not os.path.basename(program).startswith("python"):
+        return None
+    launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "circusd.py")
+    return [program, *switches, launcher, script, *command[1:]]
 
 
 def _complain(problem: str, code: int) -> int:
