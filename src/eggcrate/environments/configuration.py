@@ -58,7 +58,23 @@ def uv_settings(wanted: Wanted) -> tuple[dict[str, str], list[str]]:
         environ["UV_FIND_LINKS"] = _for_uv(links) + (f",{more}" if more else "")
     if means.offline:
         switches.append("--offline")
+    if wanted.lock is not None:
+        # it is the whole list, and uv takes no other beside it
+        environ.pop("UV_CONSTRAINT", None)
+        environ.pop("UV_OVERRIDE", None)
     return environ, switches
+
+
+def sources(wanted: Wanted) -> list[tuple[str, str]]:
+    """Where the installer would look for packages: what tells one place from another."""
+    environ = plain_environ(dict(wanted.environment))
+    pip = {f"PIP_{name}": text for name, text in pip_configuration(environ).items()}
+    if wanted.installer == "uv":
+        environ, _ = uv_settings(wanted)
+    found = {**pip, **environ}
+    names = re.compile(r"(?i)(?:uv|pip)_.*(?:index|find.links)")
+    own = [("index", wanted.index or ""), *(("link", link) for link in wanted.find_links)]
+    return [*own, *sorted((name, text) for name, text in found.items() if names.match(name))]
 
 
 def _links(wanted: Wanted) -> tuple[str, ...]:

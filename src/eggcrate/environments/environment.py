@@ -111,11 +111,15 @@ class Wanted:
         del facts["exact"], facts["hashes"]  # they follow from the rest
         return _digest(facts)
 
-    def foundation(self) -> str:
-        """Changes whenever an environment has to be made anew, not only changed."""
+    def foundation(self, sources: object) -> str:
+        """Changes whenever an environment has to be made anew, not only changed.
+
+        ``sources`` is where the installer looks for packages: what is there from another
+        place stays, otherwise, though the new one would not have it.
+        """
         names = ("location", "interpreter", "installer", "system_site_packages", "environment")
         facts = dataclasses.asdict(self)
-        return _digest({name: facts[name] for name in names})
+        return _digest({**{name: facts[name] for name in names}, "sources": sources})
 
 
 def _digest(facts: Mapping[str, object]) -> str:
@@ -180,7 +184,7 @@ def contents(location: pathlib.Path, interpreter: Interpreter) -> tuple[str, ...
 
 
 @contextlib.contextmanager
-def changed(wanted: Wanted, before: Record | None) -> Iterator[bool]:
+def changed(wanted: Wanted, before: Record | None, foundation: str) -> Iterator[bool]:
     """Have the environment changed by the ``with`` block; True when it is to be made anew.
 
     It counts as complete when the block has ended well and written a record.  Any exception,
@@ -191,13 +195,14 @@ def changed(wanted: Wanted, before: Record | None) -> Iterator[bool]:
     anew = (
         before is None
         or wanted.is_bare
-        or before.foundation != wanted.foundation()
+        or before.foundation != foundation
         or before.contents != contents(location, before.interpreter)
     )
     with writing(location):
         if anew and before is not None:
             location.rename(waiting)
         elif anew:
+            _refuse_others(location)
             _remove(location)
         else:
             _link_tree(location, waiting)
@@ -212,6 +217,16 @@ def changed(wanted: Wanted, before: Record | None) -> Iterator[bool]:
         raise
     with writing(waiting):
         _remove(waiting)
+
+
+def _refuse_others(location: pathlib.Path) -> None:
+    """Leave a directory alone that no run of ours has begun."""
+    is_begun = os.path.lexists(location / "pyvenv.cfg") or os.path.lexists(location / MARKER)
+    if location.is_dir() and not is_begun and any(location.iterdir()):
+        raise InstallError(
+            f"{location} is there already, and is no environment",
+            "move it away, or give the part another name",
+        )
 
 
 def is_unfinished(location: pathlib.Path) -> bool:

@@ -20,7 +20,12 @@ import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from eggcrate.environments import allowlist, process
-from eggcrate.environments.configuration import pip_configuration, pip_settings, uv_settings
+from eggcrate.environments.configuration import (
+    pip_configuration,
+    pip_settings,
+    sources,
+    uv_settings,
+)
 from eggcrate.environments.environment import (
     Project,
     Record,
@@ -59,21 +64,27 @@ _REASON = re.compile(r"^[\dT:,.-]+ +([A-Z]\w*(?:Error|Exception|Exit)\b.*?)\.?$"
 _CHANGE = re.compile(r"^ [+-] \S", re.M)
 
 
-@contextlib.contextmanager
-def provided(
-    wanted: Wanted, before: Record | None, log: logging.Logger, *, lock: int
-) -> Iterator[Record]:
-    """Make the environment what is wanted, and give its record.
+def provide(
+    wanted: Wanted,
+    before: Record | None,
+    log: logging.Logger,
+    finish: Callable[[Record], Record],
+    *,
+    lock: int,
+) -> None:
+    """Make the environment what is wanted, and have ``finish`` do the rest.
 
     ``before`` is the record of what is there; what can be kept of that is changed in place.
-    When anything fails, the ``with`` block included, what was there comes back.  ``lock`` is
-    a descriptor that says that this environment is being changed.
+    ``finish`` gets the new record, and gives the one to be kept.  When anything fails, that
+    included, what was there comes back.  ``lock`` is a descriptor that says that this
+    environment is being changed.
     """
     programs = wanted.location / "bin"
     with _Run.of(wanted, log, lock) as run:
         uv = run.uv()
         old = _distributions(wanted)
-        with changed(wanted, before) as anew:
+        foundation = wanted.foundation(sources(wanted))
+        with changed(wanted, before, foundation) as anew:
             if anew:
                 _make(wanted)
             own = _own_files(wanted, () if anew or before is None else before.commands)
@@ -89,15 +100,14 @@ def provided(
             raise_all([*_intruders(wanted, own), *_complaints(wanted, new)])
             record = Record(
                 digest=wanted.digest(),
-                foundation=wanted.foundation(),
+                foundation=foundation,
                 interpreter=wanted.interpreter,
                 commands=tuple(sorted(set(os.listdir(programs)) - {*own})),
                 contents=contents(wanted.location, wanted.interpreter),
                 settled=wanted.is_complete_list or _from_indexes(wanted) <= wanted.exact,
                 hashes=dict(wanted.hashes),
             )
-            yield record
-            record.write(wanted.location)
+            finish(record).write(wanted.location)
         run.report(old if before is not None else {}, new, "pip" if uv is None else "uv")
 
 
@@ -221,7 +231,12 @@ class _Run:
                         keep=() if self.lock is None else (self.lock,),
                     )
             except Failed as error:
-                more = "" if log is None else process.masked(log.read_text("utf-8", "replace"))
+                more = ""
+                if log is not None:
+                    with contextlib.suppress(OSError):  # it may have failed before that
+                        more = process.masked(log.read_text("utf-8", "replace"))
+                # what is wrong is in the option, not in a file that is gone
+                error.output = error.output.replace(f"{self.scratch}/", "")
                 raise _install_error(name, error, more, wanted, allowed.refused) from error
 
     def _follower(self, told: Callable[[str], None]) -> Callable[[str], None]:
@@ -260,8 +275,15 @@ def _make(wanted: Wanted) -> None:
     if python.is_running:
         import venv
 
+        builder = venv.EnvBuilder(symlinks=True, system_site_packages=system)
         with writing(wanted.location):
-            venv.EnvBuilder(symlinks=True, system_site_packages=system).create(wanted.location)
+            try:
+                builder.create(wanted.location)
+            except ValueError as error:  # a colon in its path
+                raise InstallError(
+                    f"{wanted.location} can't be an environment: {error}",
+                    "give the buildout another directory",
+                ) from error
         return
     code = (
         "import sys, venv; venv.EnvBuilder(symlinks=True, "
@@ -320,6 +342,10 @@ def _uv_install(
     environ, more = uv_settings(run.wanted)
     command = [uv, "pip", "install", "--python", run.python, "--color", "never"]
     command += ["--no-progress", *more, *switches, *(["--exact"] if exact else [])]
+    if not (run.wanted.directory / "uv.toml").is_file():
+        # otherwise it obeys some pyproject.toml above the buildout directory
+        (run.scratch / "uv.toml").touch()
+        command += ["--project", str(run.scratch)]
     return run.start("uv", [*command, *arguments], environ)
 
 
@@ -578,6 +604,8 @@ def _install_error(
         if more and unreachable[0] not in message:  # pip goes on without
             why += f"{unreachable[0]}: "
         hint = "check the network, and index and find-links"
+    elif re.search(r"No space left|Read-only file system|quota exceeded", error.output):
+        hint = "free some space, or check the permissions"
     elif wanted.means.offline:
         hint = (
             "unset offline and install-from-cache, or add a directory of wheels to find-links"

@@ -14,7 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# A password may have an "@" in it, and even what it must not have, a "/"
+_CREDENTIALS = re.compile(
+    r"(?<=://)(?:[^/\s]+(?=@)|[^/@\s:]+:(?!\d+/)[^@\s]*(?=@[^/@\s]+(?:/|\s|$)))"
+)
 
 #: between two calls of whoever follows a program that prints nothing
 _TICK = 0.1

@@ -16,6 +16,7 @@ from typing import Any
 
 from eggcrate.environments.environment import Project
 from eggcrate.environments.interpreters import Interpreter
+from eggcrate.environments.process import masked
 from eggcrate.errors import EggcrateError, SettingsError
 
 #: what tells how a project is to be installed; its modules need no reinstall
@@ -24,6 +25,7 @@ _METADATA = ("pyproject.toml", "setup.py", "setup.cfg")
 _INCLUDED = re.compile(r"\s*(?:-[rc]|--(?:requirement|constraint)s?[\s=])[\s=]*(\S+)")
 _EDITABLE = re.compile(r"\s*(?:-e|--editable[\s=])[\s=]*(\S.*)")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
+_IN_GIT = re.compile(r"git\+https?://(?!git@)[^/\s]+@")
 _HASH = re.compile(r"\s--hash[\s=](\S+)")
 _PROJECT = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*")
 
@@ -81,7 +83,7 @@ class Files:
         if content is None:
             return
         name = shown(path, self._directory)
-        for number, line in _logical_lines(content.decode("utf-8-sig", "replace")):
+        for number, line in logical_lines(content.decode("utf-8-sig", "replace")):
             where = f"{name}, line {number}"
             included = _INCLUDED.match(line)
             if included is None:
@@ -102,6 +104,14 @@ class Files:
             name = re.sub(r"\s*(?:\[[^\]]*\]|;.*|\s#.*)$", "", name)
             for base in dict.fromkeys((self._directory, beside)):
                 self._take_path(pathlib.Path(os.path.normpath(base / name)))
+        if _IN_GIT.search(text):
+            self.errors.append(
+                SettingsError(
+                    f"{where}: git would have the password of {masked(text)} among its "
+                    "arguments, for everybody to see",
+                    "take it out of the URL; git finds it in ~/.netrc or asks a helper of its own",
+                )
+            )
         self.lines.append(Line(where, text, asks))
         hashes = [*_HASH.findall(line), *re.findall(r"#(\w+=[0-9a-f]{32,})", line)]
         if hashes and (project := _PROJECT.match(text)):
@@ -144,7 +154,7 @@ class Files:
         path = directory / "pyproject.toml"
         if not path.is_file() or b"tool.setuptools.dynamic" not in path.read_bytes():
             return
-        dynamic = (self.table(path) or {}).get("tool", {}).get("setuptools", {}).get("dynamic")
+        dynamic = _at(self.table(path), "tool", "setuptools", "dynamic")
         for file in _values_of("file", dynamic):
             if (directory / file).is_file():
                 self.digests[str(directory / file)] = _digest((directory / file).read_bytes())
@@ -166,7 +176,10 @@ class Files:
         if table is None:
             return
         packages = table.get("packages")
-        if "lock-version" not in table or not isinstance(packages, list):
+        is_list = isinstance(packages, list) and all(
+            isinstance(package, Mapping) for package in packages
+        )
+        if "lock-version" not in table or not is_list:
             self.errors.append(
                 SettingsError(
                     f"lock: {name} is no lock file, as it has no lock-version or no packages",
@@ -174,7 +187,7 @@ class Files:
                 )
             )
             return
-        for package in packages:
+        for package in packages or ():
             project, version = package.get("name"), package.get("version")
             if isinstance(project, str) and isinstance(version, str):
                 self.lines.append(Line(name, f"{project}=={version}"))
@@ -215,7 +228,7 @@ class Files:
         return content
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines with the number of their first; one that ends with a backslash goes on."""
     begun, parts = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
@@ -237,13 +250,17 @@ def _values_of(key: str, table: object) -> Iterator[str]:
     if isinstance(table, Mapping):
         for name, value in table.items():
             if name == key:
-                yield from [value] if isinstance(value, str) else filter(_is_text, value)
+                values = value if isinstance(value, list) else [value]
+                yield from (text for text in values if isinstance(text, str))
             else:
                 yield from _values_of(key, value)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _at(table: object, *keys: str) -> object:
+    """What stands in tables in tables, if they are such; None otherwise."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
 
 
 def groups(
@@ -257,8 +274,10 @@ def groups(
     for project in projects:
         path = project.directory / "pyproject.toml"
         table = files.table(path) if path.is_file() else None
-        found = (table or {}).get("dependency-groups", {})
-        own = {canonical_name(group): group for group in found}
+        found = _at(table, "dependency-groups")
+        own = {
+            canonical_name(name): name for name in (found if isinstance(found, Mapping) else ())
+        }
         known |= own
         yield from ((path, own[name]) for name in map(canonical_name, names) if name in own)
     for name in names:
@@ -291,7 +310,7 @@ def conflicts(
 ) -> Iterator[SettingsError]:
     """Requirements that no pinned version can meet; the installers name only one side."""
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.version import InvalidVersion, Version
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     by_name = {canonical_name(project): (project, spec) for project, spec in pins.items()}
     for line in lines:
@@ -303,16 +322,28 @@ def conflicts(
             continue  # as most lines; to parse it would take longer than all the rest
         try:
             requirement = Requirement(line.text)
-            version = Version(spec.removeprefix("=="))
-        except (InvalidRequirement, InvalidVersion):
+            pin = SpecifierSet(spec)
+        except (InvalidRequirement, InvalidSpecifier):
             continue  # not ours to judge
         if requirement.marker and not requirement.marker.evaluate(interpreter.markers):
             continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        one, other = _one_release(pin), _one_release(requirement.specifier)
+        if (one and not requirement.specifier.contains(one, prereleases=True)) or (
+            other and not pin.contains(other, prereleases=True)
+        ):
             yield SettingsError(
-                f"{line.where}: {line.text} conflicts with {project} = {version} in [versions]",
+                f"{line.where}: {line.text} conflicts with {project} = "
+                f"{spec.removeprefix('==')} in [versions]",
                 "change one of the two",
             )
+
+
+def _one_release(specifiers: Any) -> str | None:
+    """The only release that a set of specifiers allows, if there is such a one."""
+    for specifier in specifiers:
+        if specifier.operator in ("==", "===") and "*" not in specifier.version:
+            return str(specifier.version)
+    return None
 
 
 def unhashed(files: Files, interpreter: Interpreter) -> Iterator[SettingsError]:

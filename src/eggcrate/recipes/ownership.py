@@ -14,6 +14,8 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Mapping, MutableMapping
 
+import zc.buildout
+
 OPTION = "owned"
 
 _live: set[str] = set()
@@ -35,7 +37,12 @@ def uninstall(name: str, options: Mapping[str, str]) -> None:
         path = pathlib.Path(text)
         if not text or text in _live or not path.is_absolute():
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise zc.buildout.UserError(
+                f"[{name}] {path} can't be removed: {error.strerror}; check its permissions"
+            ) from error

@@ -69,6 +69,10 @@ class Recipe:
         location = pathlib.Path(section["parts-directory"], name)
         with user_errors(name):
             errors: list[EggcrateError] = [*_unknown_options(options)]
+            if "/" in name or name in (".", ".."):
+                raise SettingsError(
+                    "its name is the path of something else", "give the part a plain name"
+                )
             self.scripts = _scripts(options, errors)
             self.wanted = _wanted(buildout, options, location, errors)
         ownership.declare(options, [location])
@@ -111,7 +115,10 @@ class Recipe:
         if self.newest and not before.settled and self._has_newer():
             with environment.alone(location, self.log) as lock:
                 return self._change(before, lock)
-        return self._placed(before, before)
+        placed = self._placed(before, before)
+        if placed != before:
+            placed.write(location)
+        return self._paths(placed)
 
     # what installs is loaded when something is to be installed
 
@@ -123,28 +130,35 @@ class Recipe:
     def _change(self, before: Record | None, lock: int) -> Sequence[str]:
         from eggcrate.environments import installers
 
+        made: list[str] = []
+
+        def finish(record: Record) -> Record:
+            placed = self._placed(record, before)
+            made[:] = self._paths(placed)
+            return placed
+
         try:
-            with installers.provided(self.wanted, before, self.log, lock=lock) as record:
-                self._links(record.commands)  # a wrong name shall leave the old environment
-            return self._placed(record, before)
+            installers.provide(self.wanted, before, self.log, finish, lock=lock)
         except BaseException:
             if before is not None:
                 # buildout has removed the scripts of the environment that stays
                 with contextlib.suppress(InstallError):
                     self._place(before.links)
             raise
+        return made
 
-    def _placed(self, record: Record, before: Record | None) -> Sequence[str]:
+    def _placed(self, record: Record, before: Record | None) -> Record:
         """Put the scripts into ``bin/``, and take away those that are no longer wanted."""
         links = self._links(record.commands)
+        self._place(links)
         for script in set(before.links if before else ()) - set(links):
             path = self.bin / script
             if self._is_ours(path):
                 path.unlink()
-        self._place(links)
-        if record.links != links:
-            dataclasses.replace(record, links=links).write(self.wanted.location)
-        return [str(self.bin / script) for script in sorted(links)]
+        return dataclasses.replace(record, links=links)
+
+    def _paths(self, record: Record) -> list[str]:
+        return [str(self.bin / script) for script in sorted(record.links)]
 
     def _is_current(self, record: Record | None) -> bool:
         location = self.wanted.location
@@ -158,25 +172,31 @@ class Recipe:
     def _links(self, commands: Sequence[str]) -> dict[str, str]:
         """Name in ``bin/``: name in the environment; or every reason why that can't be."""
         errors: list[EggcrateError] = []
-        links = {}
-        for command, script in self.scripts.renamed.items():
-            if command in commands:
-                links[script] = command
-            else:
-                errors.append(_unknown_script(command, commands))
+        links: dict[str, str] = {}
+        wanted = [(script, command) for command, script in self.scripts.renamed]
         if self.scripts.all:
-            for command in set(commands) - set(self.scripts.renamed):
-                links.setdefault(command, command)
+            renamed = {command for command, _ in self.scripts.renamed}
+            wanted += [(command, command) for command in commands if command not in renamed]
         if self.scripts.interpreter:
-            links[self.scripts.interpreter] = "python"
+            wanted.append((self.scripts.interpreter, "python"))
+        for script, command in wanted:
+            if command not in (*commands, "python"):
+                errors.append(_unknown_script(command, commands))
+            elif links.setdefault(script, command) != command:
+                errors.append(_same_script(script))
         for script in sorted(links):
             path = self.bin / script
             name = shown(path, self.wanted.directory)
             if os.path.lexists(path) and not self._is_ours(path):
+                ours = (
+                    "interpreter"
+                    if script == self.scripts.interpreter
+                    else f"scripts = {links[script]}=..."
+                )
                 errors.append(
                     InstallError(
                         f"{name} is there already, and not from this part",
-                        f"rename ours with scripts = {links[script]}=..., or remove that file",
+                        f"rename ours with {ours}, or remove that file",
                     )
                 )
         raise_all(errors)
@@ -185,10 +205,12 @@ class Recipe:
     def _is_ours(self, path: pathlib.Path) -> bool:
         """Whether a script may be replaced: it leads here, maybe to where we were before."""
         location = self.wanted.location
-        place = os.fsencode(f"/{location.parent.name}/{location.name}/bin/")
+        place = re.escape(os.fsencode(f"/{location.parent.name}/{location.name}/bin/"))
+        # what uv, pip and we begin a script with; anybody may have a path in some other line
+        begins = rb"#!\s*(?:\S*" + place + rb"|/bin/sh\n'''exec' [^\n]*" + place + rb")"
         try:
             with path.open("rb") as file:
-                return place in file.read(4096)
+                return re.match(begins, file.read(4096)) is not None
         except OSError:
             return False
 
@@ -231,13 +253,13 @@ class _Scripts:
     """What is to be put into ``bin/``."""
 
     all: bool
-    #: name in the environment: name in ``bin/``
-    renamed: Mapping[str, str]
+    #: name in the environment, and in ``bin/``
+    renamed: Sequence[tuple[str, str]]
     interpreter: str
 
 
 def _scripts(options: Mapping[str, str], errors: list[EggcrateError]) -> _Scripts:
-    renamed: dict[str, str] = {}
+    renamed: list[tuple[str, str]] = []
     every = False
     for word in re.sub(r"\s*=\s*", "=", options.get("scripts", "")).split():
         command, _, script = word.partition("=")
@@ -246,9 +268,10 @@ def _scripts(options: Mapping[str, str], errors: list[EggcrateError]) -> _Script
         elif "=" in word and not (command and script):
             errors.append(SettingsError(f"scripts: {word} has no name", "write name=newname"))
         else:
-            renamed[command] = script or command
+            renamed.append((command, script or command))
     interpreter = options.get("interpreter", "").strip()
-    names = [*renamed.values(), *([interpreter] if interpreter else [])]
+    names = [script for _, script in dict.fromkeys(renamed)]
+    names += [interpreter] if interpreter else []
     for script in sorted(set(names)):
         if not re.fullmatch(r"[\w.+-]+", script):
             errors.append(
@@ -258,13 +281,15 @@ def _scripts(options: Mapping[str, str], errors: list[EggcrateError]) -> _Script
                 )
             )
         elif names.count(script) > 1:
-            errors.append(
-                SettingsError(
-                    f"two scripts would be bin/{script}",
-                    "rename one in scripts (name=newname) or interpreter",
-                )
-            )
-    return _Scripts(every, renamed, interpreter)
+            errors.append(_same_script(script))
+    return _Scripts(every, list(dict.fromkeys(renamed)), interpreter)
+
+
+def _same_script(script: str) -> SettingsError:
+    return SettingsError(
+        f"two scripts would be bin/{script}",
+        "rename one in scripts (name=newname) or interpreter",
+    )
 
 
 def _unknown_script(command: str, commands: Sequence[str]) -> InstallError:
@@ -287,11 +312,12 @@ def _wanted(
     """The options, read and checked; raises every complaint there is, ``errors`` too."""
     section = buildout["buildout"]
     directory = pathlib.Path(section["directory"])
-    installer = options.get("installer", "uv").strip()
+    installer = options.get("installer", "").strip() or "uv"
     if installer not in INSTALLERS:
         errors.append(SettingsError(f"installer: {installer} is unknown", "use uv or pip"))
 
-    asked = _lines(options, "requirements")
+    text = options.get("requirements", "")
+    asked = [line.strip() for _, line in requirements.logical_lines(text) if line.strip()]
     errors += [
         SettingsError(
             f"requirements: {masked(line)} is an option of the installer",
@@ -381,9 +407,11 @@ def _words(options: Mapping[str, str], option: str) -> list[str]:
 
 
 def _flag(options: Mapping[str, str], option: str, errors: list[EggcrateError]) -> bool:
-    text = options.get(option, "false").strip()
+    text = options.get(option, "").strip() or "false"
     if text not in ("true", "false"):
-        errors.append(SettingsError(f"{option}: {text} is neither", "write true or false"))
+        errors.append(
+            SettingsError(f"{option}: {text} is neither true nor false", "write one of them")
+        )
     return text == "true"
 
 

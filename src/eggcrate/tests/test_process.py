@@ -122,6 +122,21 @@ process.run(
             self.assertFalse(is_there(started))
 
 
+class MaskedTest(unittest.TestCase):
+    def test_passwords(self) -> None:
+        for text, masked in (
+            ("https://me:secret@a.example/", "https://****@a.example/"),
+            ("https://me:s@cret@a.example/", "https://****@a.example/"),
+            ("https://me:s/cret@a.example/x", "https://****@a.example/x"),
+            ("see https://token@a.example.", "see https://****@a.example."),
+            ("https://a.example:8080/x@1", "https://a.example:8080/x@1"),
+            ("git+https://a.example/x.git@v1", "git+https://a.example/x.git@v1"),
+            ("https://a.example/ me@b.example", "https://a.example/ me@b.example"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(process.masked(text), masked)
+
+
 class MessageTest(unittest.TestCase):
     def test_the_error_alone(self) -> None:
         for output, message in (

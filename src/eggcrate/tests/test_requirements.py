@@ -117,6 +117,25 @@ class FilesTest(unittest.TestCase):
             ],
         )
 
+    def test_tables_of_other_shapes(self) -> None:
+        for text in (
+            "dependency-groups = 3\n",
+            "tool = 3 # tool.setuptools.dynamic\n",
+            "[tool.setuptools.dynamic]\nversion = {file = 3}\nreadme = {file = [1, 'x']}\n",
+            "[tool]\nsetuptools = 'tool.setuptools.dynamic'\n",
+        ):
+            self.write("lib/pyproject.toml", text)
+            files = Files(self.directory)
+            project = Project(self.directory / "lib")
+            files.read_project(project)
+            self.assertEqual(list(requirements.groups(["x"], [project], files)), [])
+            self.assertEqual(len(files.errors), 1)
+        files = Files(self.directory)
+        files.read_lock(
+            self.write("pylock.toml", "lock-version = '1.0'\npackages = ['a', 1]\n")
+        )
+        self.assertIn("pylock.toml is no lock file", str(files.errors[0]))
+
     def test_lock(self) -> None:
         path = self.write(
             "pylock.toml",

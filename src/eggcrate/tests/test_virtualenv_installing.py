@@ -14,6 +14,9 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import zc.buildout
+import zc.buildout.testing
+
 from eggcrate.recipes.virtualenv_part import Recipe
 from eggcrate.tests import local_index, test_virtualenv_part
 from eggcrate.tests.test_virtualenv_part import WHEELS, nothing_is_started
@@ -446,6 +449,15 @@ class BothInstallers:
             self.assertIn("Nothing newer was looked for: ", log.getvalue())
             self.assertEqual(self.tree(), before)
 
+        def test_another_index(self) -> None:
+            other = self.directory / "other"
+            local_index.write_wheel(other, "hello", "1.0")
+            self.recipe(requirements="hello", find_links="").install()
+            self.assertEqual(self.installed(), {"hello": "2.0"})
+            index = str(local_index.write_index(other))
+            self.recipe(requirements="hello", find_links="", index=index).install()
+            self.assertEqual(self.installed(), {"hello": "1.0"})
+
         # Hosts
 
         def test_allowed_hosts(self) -> None:
@@ -544,6 +556,23 @@ class BothInstallers:
 class TestUv(BothInstallers.Case):
     layer = WHEELS
     installer = "uv"
+
+    def test_pips_constraints_and_a_lock(self) -> None:
+        local_index.write_lock(self.directory / "pylock.toml", self.wheel("hello", "2.0"))
+        self.write("constraints.txt", "hello==2.0\n")
+        constraint = {"PIP_CONSTRAINT": str(self.directory / "constraints.txt")}
+        with mock.patch.dict(os.environ, constraint):
+            self.recipe(lock="pylock.toml").install()
+        self.assertEqual(self.installed(), {"hello": "2.0"})
+
+    def test_uvs_settings_of_some_project_above(self) -> None:
+        self.directory.parent.joinpath("pyproject.toml").write_text(
+            f'[tool.uv.pip]\ntarget = "{self.directory}/elsewhere"\n'
+        )
+        del os.environ["UV_NO_CONFIG"]
+        self.recipe(requirements="hello").install()
+        self.assertEqual(self.installed(), {"hello": "2.0"})
+        self.assertFalse((self.directory / "elsewhere").exists())
 
     def test_old_uv(self) -> None:
         old = self.directory / "old" / "uv"
@@ -653,8 +682,8 @@ class TestRefused(test_virtualenv_part.Case):
     def test_values(self) -> None:
         self.refused(
             "6 problems",
-            "require-hashes: yes is neither; write true or false",
-            "system-site-packages: 1 is neither; write true or false",
+            "require-hashes: yes is neither true nor false; write one of them",
+            "system-site-packages: 1 is neither true nor false; write one of them",
             "timeout: 10m is no number of seconds; write one, like 600",
             "environment: CFLAGS sets no variable; write NAME=value, one a line",
             "environment: VIRTUAL_ENV would send packages elsewhere; take it out",
@@ -665,6 +694,52 @@ class TestRefused(test_virtualenv_part.Case):
             environment="CFLAGS\nVIRTUAL_ENV=/",
             extras="x",
         )
+
+    def test_ranges_in_versions(self) -> None:
+        line = hashed(self.wheels / "hello-1.0-py3-none-any.whl")
+        text = self.refused(
+            "requirements: hello==1.0 conflicts with hello = >=2 in [versions]; change one",
+            requirements=line,
+            require_hashes="true",
+            versions={"hello": ">=2"},
+        )
+        self.assertNotIn("problems", text)
+        self.recipe(requirements=line, require_hashes="true", versions={"hello": "<2"})
+
+    def test_password_for_git(self) -> None:
+        (self.directory / "requirements.txt").write_text(
+            "-e git+https://me:s3cret@git.example/shop.git@v1#egg=shop\n"
+            "ok @ git+https://git@git.example/ok.git\n"
+        )
+        text = self.refused(
+            "2 problems",
+            "requirements.txt, line 1: git would have the password of -e "
+            "git+https://****@git.example/shop.git@v1#egg=shop among its arguments",
+            "requirements: git would have the password of shop @ ",
+            requirements="shop @ git+http://s3cret@git.example/shop.git",
+            requirements_files="requirements.txt",
+        )
+        self.assertNotIn("s3cret", text)
+
+    def test_something_else_is_there(self) -> None:
+        self.location.mkdir(parents=True)
+        (self.location / "gold").touch()
+        self.refused(
+            "parts/tool is there already, and is no environment; move it away, or give the "
+            "part another name",
+            install=True,
+            requirements="hello",
+        )
+        self.assertTrue((self.location / "gold").exists())
+
+    def test_part_whose_name_is_a_path(self) -> None:
+        for name in ("../precious", ".", "..", "/precious"):
+            buildout = zc.buildout.testing.Buildout()
+            buildout[name] = {"recipe": "eggcrate:virtualenv-part"}
+            with self.assertRaisesRegex(
+                zc.buildout.UserError, "its name is the path of something else; give the part"
+            ):
+                Recipe(buildout, name, buildout[name])
 
     def test_unknown_group(self) -> None:
         local_index.write_project(

@@ -543,6 +543,43 @@ class TestScripts(Case):
             self.assertEqual((self.bin / "hello").read_text(), "precious")
             self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 1.0")
 
+    def test_a_wrapper_of_the_users(self) -> None:
+        self.bin.mkdir(exist_ok=True)
+        wrapper = self.bin / "hello"
+        wrapper.write_text(f"#!/bin/sh\n# mine\nexec {self.location}/bin/hello --loud\n")
+        text = wrapper.read_text()
+        self.refused(
+            "bin/hello is there already", requirements="hello", scripts="hello", install=True
+        )
+        (self.bin / "py").write_text("mine")
+        self.refused(
+            "bin/py is there already, and not from this part; rename ours with interpreter, or",
+            interpreter="py",
+            install=True,
+        )
+        self.assertEqual(wrapper.read_text(), text)
+
+    def test_nowhere_to_put_them(self) -> None:
+        self.recipe(requirements="hello == 1.0").install()
+        before = self.tree()
+        shutil.rmtree(self.bin)
+        self.bin.write_text("a file")
+        self.refused(
+            "bin can't be written: ", requirements="hello", scripts="hello", install=True
+        )
+        self.assertEqual(self.tree(), before)
+
+    def test_two_for_one_name(self) -> None:
+        for options in (
+            {"scripts": "* hello=hello-again"},
+            {"scripts": "*", "interpreter": "hello"},
+        ):
+            self.refused(
+                "two scripts would be bin/hello", requirements="hello", install=True, **options
+            )
+        made = self.recipe(requirements="hello", scripts="hello=a hello=b hello=a").install()
+        self.assertEqual(made, [str(self.bin / "a"), str(self.bin / "b")])
+
     def test_names(self) -> None:
         self.refused("two scripts would be bin/a", scripts="hello=a hi=a")
         self.refused("two scripts would be bin/py", scripts="hello=py", interpreter="py")
@@ -650,9 +687,13 @@ class TestKilled(Case):
             before = environment.recorded(self.location)
             with contextlib.suppress(BaseException):
                 lock = os.open(self.directory, os.O_RDONLY)
-                with installers.provided(recipe.wanted, before, recipe.log, lock=lock):
+
+                def finish(record: environment.Record) -> environment.Record:
                     if not complete:
                         os._exit(9)
+                    return record
+
+                installers.provide(recipe.wanted, before, recipe.log, finish, lock=lock)
                 os._exit(9)
             os._exit(1)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 9)
