@@ -38,6 +38,7 @@ from eggcrate.config.circus_file import (
     includes,
     is_symbolic,
     load,
+    where_of,
 )
 from eggcrate.config.circus_options import (
     ALWAYS,
@@ -219,9 +220,7 @@ def complaints(
         )
     }
     last = (len(configuration.documents), 0)
-    yield from sorted(
-        found.values(), key=lambda error: order.get(error.what.partition(": [")[0], last)
-    )
+    yield from sorted(found.values(), key=lambda error: order.get(where_of(error.what), last))
 
 
 def _places(document: Document) -> Iterator[Place]:
@@ -274,7 +273,7 @@ class _Lint:
     ) -> None:
         self._all = configuration
         self._environment = (
-            None if environment is None else {name.lower() for name in environment}
+            None if environment is None else {name.lower(): name for name in environment}
         )
         self._watchers = configuration.named("watcher")
         self._sockets = {
@@ -313,13 +312,15 @@ class _Lint:
     def _lines(self, document: Document) -> Iterator[TemplateError]:
         """What Circus can't read, and what it reads twice."""
         for place, text in document.broken:
-            if text.startswith("["):
+            if text.startswith("[") and "]" not in text:
                 yield _unclosed(place, text)
             elif not place.section:
                 yield TemplateError(
                     f"{place.where}: {_short(text)} stands before any section, and circusd "
                     f"would end at once",
-                    "begin a section such as [circus] above it, in the first column",
+                    "begin it in the first column"
+                    if text.startswith("[")
+                    else "begin a section such as [circus] above it",
                 )
             else:
                 yield TemplateError(
@@ -366,7 +367,7 @@ class _Lint:
                 yield TemplateError(
                     f"{entry} {entry.name} is cut before the semicolon, as one after a space "
                     f"begins a comment, and Circus would read {_short(entry.parts[0][1])}",
-                    "leave out the space before the semicolon, or write the command to a script",
+                    "leave out the space before it, or write a script",
                 )
             if entry.parts[0][1].startswith(";") and entry.name in options:
                 yield TemplateError(
@@ -407,7 +408,13 @@ class _Lint:
         known = {**CIRCUS, **OURS_CIRCUS}
         for name, entry in self._own("circus", options):
             if name in known:
-                yield from self._typed(entry, known[name], "circusd would end at once")
+                yield from self._typed(
+                    entry,
+                    known[name],
+                    "the container would not start"
+                    if name in OURS_CIRCUS
+                    else "circusd would end at once",
+                )
                 yield from self._literal(entry)
             elif name not in DOCUMENTED:
                 yield self._unknown(entry, known)
@@ -499,7 +506,10 @@ class _Lint:
             or self._all.value(section, "executable").strip()
         ):
             at: Entry | Header = options.get("cmd", header)
-            if not any(self._meant(option, options) == "cmd" for option in options):
+            if not any(
+                option not in WATCHER and self._meant(option, options) == "cmd"
+                for option in options
+            ):
                 yield TemplateError(
                     f"{at} has no cmd, and circusd would stay up without it and without the "
                     f"watchers that come after it",
@@ -742,11 +752,14 @@ class _Lint:
                 f"write {OLD[name]}, for the flapping plugin",
             )
         elif near := self._meant(name, options):
+            if near.startswith("["):
+                hint = f"write the variables into [env:{watcher}], one a line"
+            elif near == ELSEWHERE.get(name.lower()):
+                hint = f"write {near}, as Circus calls it"
+            else:
+                hint = f"write {near}, the nearest name there is"
             yield TemplateError(
-                f"{entry} has an unknown option {name}, which Circus keeps and never uses",
-                f"write {near}, the nearest name there is"
-                if near[0] != "["
-                else f"write the variables into [env:{watcher}], one a line",
+                f"{entry} has an unknown option {name}, which Circus keeps and never uses", hint
             )
 
     def _meant(self, name: str, options: Mapping[str, Entry]) -> str:
@@ -832,7 +845,7 @@ class _Lint:
                     f"write ${variable[4:].upper()}" if variable[:4].lower() == "env." else ""
                 )
                 yield TemplateError(
-                    f"{entry} {name} has {found[0]}, which Circus replaces not here",
+                    f"{entry} {name} has {found[0]}, where Circus replaces only $NAME",
                     hint or "write it into cmd or args",
                 )
             for braces in _BRACES.finditer(entry.value):
@@ -891,8 +904,6 @@ class _Lint:
                 _nearest(entry.value.upper().removeprefix("SIG"), SIGNALS)
                 or "write a signal, such as TERM or QUIT"
             )
-        elif option.kind == "bool" and "\n" not in entry.value:
-            hint = _nearest(entry.value, ("True", "False")) or hint
         yield TemplateError(
             f"{entry} {entry.name} is {_short(entry.value)}, which is no "
             f"{_KINDS[option.kind]}, and {otherwise}",
@@ -1022,7 +1033,9 @@ class _Lint:
             yield TemplateError(
                 f"{entry} {entry.name} has {text}, which nothing sets, and Circus would leave "
                 f"it as it stands",
-                _nearest(name, [*options.values(), *self._environment], "$(circus.env.{})")
+                _nearest(
+                    name, [*options.values(), *self._environment.values()], "$(circus.env.{})"
+                )
                 or "set it in [env], or say that the environment will have it",
             )
 

@@ -38,6 +38,12 @@ class Place:
         return f"{self.where}: [{self.section}]"
 
 
+def where_of(complaint: str) -> str:
+    """The place with which a complaint begins, as :attr:`Place.where` has it, or nothing."""
+    found = re.match(r".*?, line \d+(?=: )", complaint)
+    return found[0] if found else ""
+
+
 @dataclasses.dataclass
 class Entry(Place):
     """An option as it stands in a file: its value, and the line of each part of the value.
