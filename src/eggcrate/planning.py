@@ -46,9 +46,9 @@ logger = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
+# the runtime package of this machine, which a configuration or script may name
+_RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 _STARTS = "starts the container"
-# the modules of the runtime package that an image gets
-_RUNTIME_MODULES = ("__init__", "circusd", "health", "start")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     rules = [
         Rule(os.fspath(site.directory), directory),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
+        # wherever eggcrate is installed, every image has what runs in a container
+        Rule(os.fspath(_RUNTIME_HERE), f"/{_RUNTIME}/eggcrate/runtime"),
         # shared by many buildouts or its own, the eggs lie in one place
         Rule(os.fspath(site.eggs), f"{directory}/eggs"),
         # so do the distributions beside zc.buildout, wherever its environment is
@@ -103,6 +105,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         exclude=settings.exclude,
         allow_build_paths=settings.allow_build_paths,
         allow_secrets=settings.allow_secrets,
+        present=[os.fspath(_RUNTIME_HERE)],
     )
     for part in settings.parts:
         closure.add_part(part)
@@ -122,7 +125,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         # other processes compile what is known already, while packages are unpacked here
         compiling = beside.submit(compiled, own)
         packages = base.entries(python)
-        below = list(_runtime_entries())
+        below = list(runtime_entries())
         if python.origin == "host":
             host_files = Files(interpreters.host_relocation(), store)
             below += interpreters.host_entries(
@@ -398,19 +401,17 @@ def start_program(runtime: RuntimeConfig, payload: Iterable[FileEntry]) -> FileE
     )
 
 
-def _runtime_entries() -> Iterator[FileEntry]:
-    """The runtime package, which the program of PID 1 imports."""
-    here = pathlib.Path(__file__).parent
+def runtime_entries() -> Iterator[FileEntry]:
+    """The runtime package, which the program of PID 1 imports, and others run."""
     yield bytes_file(
         f"{_RUNTIME}/eggcrate/__init__.py",
-        (here / "__init__.py").read_bytes(),
+        (_RUNTIME_HERE.parent / "__init__.py").read_bytes(),
         group="python",
         reason=_STARTS,
     )
-    for name in _RUNTIME_MODULES:
-        data = (here / "runtime" / f"{name}.py").read_bytes()
-        path = f"{_RUNTIME}/eggcrate/runtime/{name}.py"
-        yield bytes_file(path, data, group="python", reason=_STARTS)
+    for module in sorted(_RUNTIME_HERE.glob("*.py")):
+        path = f"{_RUNTIME}/eggcrate/runtime/{module.name}"
+        yield bytes_file(path, module.read_bytes(), group="python", reason=_STARTS)
 
 
 def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:

@@ -146,8 +146,11 @@ class Closure:
         exclude: Sequence[str] = (),
         allow_build_paths: Sequence[str] = (),
         allow_secrets: Sequence[str] = (),
+        present: Sequence[str] = (),
     ) -> None:
+        """``present`` are directories of this machine that every image has, moved by a rule."""
         self._site = site
+        self._present = tuple(present)
         self._relocation = relocation
         self._files = files or Files(relocation)
         self._directory = os.fspath(site.directory)
@@ -407,6 +410,8 @@ class Closure:
             return
         self._done.add(path)
         if _below(path, self._run_directory) or not self._files.exists(path):
+            return
+        if any(_below(path, present) for present in self._present):
             return
         if _below(path, self._eggs):
             if path != self._eggs:

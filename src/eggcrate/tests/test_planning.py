@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
+import tempfile
 import unittest
 from collections.abc import Sequence
 
 from eggcrate.image.oci import Platform, RuntimeConfig
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
-from eggcrate.payload.site import Site
-from eggcrate.planning import RUN_DIRECTORY, search_path, start_program
+from eggcrate.payload.closure import Closure
+from eggcrate.payload.interpreter import debian_interpreter
+from eggcrate.payload.relocation import Relocation
+from eggcrate.payload.site import Part, Site
+from eggcrate.planning import (
+    RUN_DIRECTORY,
+    relocation_rules,
+    runtime_entries,
+    search_path,
+    start_program,
+)
+from eggcrate.runtime import cron
 from eggcrate.settings import ImageSettings
 
 
@@ -39,6 +51,62 @@ class StartProgram(unittest.TestCase):
         self.assertTrue(self.is_needed(payload=payload))
         self.assertTrue(self.is_needed(RuntimeConfig(command=("gunicorn", "-b", socket))))
         self.assertTrue(self.is_needed(RuntimeConfig(environment=(("SOCKET", socket),))))
+
+
+class Runtime(unittest.TestCase):
+    """What a configuration names of our runtime package is where the image has it."""
+
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory(prefix="eggcrate-test-")
+        self.addCleanup(temporary.cleanup)
+        self.top = pathlib.Path(temporary.name).resolve()
+        self.here = pathlib.Path(cron.__file__).parent
+
+    def closure(self, **places: pathlib.Path) -> list[FileEntry]:
+        """The entries of a part that names cron.py, and a path for ``sys.path``."""
+        top = self.top
+        (top / "parts").mkdir()
+        output = top / "parts/circus.ini"
+        output.write_text(f"cmd = python -I {self.here}/cron.py\n# '{self.here}'\n")
+        site = Site(
+            **{
+                "directory": top,
+                "eggs": top / "eggs",
+                "develop_eggs": top / "develop-eggs",
+                "bin": top / "bin",
+                "parts": top / "parts",
+                "environment": top / ".venv",
+                "run_directory": top / "var/run",
+                **places,
+            },
+            prefixes=(),
+            develop=(self.here.parents[1],),
+        )
+        rules = relocation_rules(site, "/var/application", debian_interpreter((3, 11)))
+        closure = Closure(site, Relocation(rules), present=[str(self.here)])
+        closure.add_part(Part("circus", (output,)))
+        return closure.finish()
+
+    def test_it_is_relocated_wherever_eggcrate_is(self) -> None:
+        for places in (
+            {},
+            # an egg, and a distribution of buildout's own environment
+            {"eggs": self.here.parents[2]},
+            {"environment": self.here.parents[1]},
+        ):
+            with self.subTest(places):
+                (entry,) = self.closure(**places)
+                self.assertEqual(
+                    entry.data,
+                    b"cmd = python -I /usr/lib/eggcrate/eggcrate/runtime/cron.py\n"
+                    b"# '/usr/lib/eggcrate/eggcrate/runtime'\n",
+                )
+            shutil.rmtree(self.top / "parts")
+
+    def test_all_of_it_is_in_every_image(self) -> None:
+        names = {entry.path for entry in runtime_entries()}
+        for module in self.here.glob("*.py"):
+            self.assertIn(f"usr/lib/eggcrate/eggcrate/runtime/{module.name}", names)
 
 
 class SearchPath(unittest.TestCase):
