@@ -56,15 +56,19 @@ class Rendered:
     """A template's text with every value in its place; it knows where its lines come from.
 
     ``lines`` holds, for every line of the text, the number of the template's line that it
-    was made of.  A value of several lines makes several lines of one.
+    was made of.  A value of several lines makes several lines of one.  ``places`` is for a
+    text that no template alone was made into: for every line, where it comes from.
     """
 
     name: str
     text: str
     lines: tuple[int, ...]
+    places: tuple[str, ...] = ()
 
     def where(self, line: int) -> str:
-        """The place in the template that a line of the text (counted from 1) comes from."""
+        """The place that a line of the text (counted from 1) comes from."""
+        if self.places:
+            return self.places[min(max(line, 1), len(self.places)) - 1]
         index = min(max(line, 1), len(self.lines)) - 1
         return _place(self.name, self.lines[index])
 
