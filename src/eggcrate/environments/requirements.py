@@ -109,7 +109,7 @@ class Files:
                 SettingsError(
                     f"{where}: git would have the password of {masked(text)} among its "
                     "arguments, for everybody to see",
-                    "take it out of the URL; git finds it in ~/.netrc or asks a helper of its own",
+                    "take it out of the URL; git reads ~/.netrc, or asks a helper of its own",
                 )
             )
         self.lines.append(Line(where, text, asks))

@@ -1,4 +1,4 @@
-"""What circus-config and nginx-config share: one template in, one file out."""
+"""What circus-config and nginx-config share: a template or declared options in, a file out."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ Buildout = Mapping[str, MutableMapping[str, str]]
 
 _OPTIONS = ("input", "inline", "output", "mode", "run-directory")
 
+# What makes declared options into a text: it is given the template's, if there is one, and
+# the run directory.
+Declare = Callable[["references.Rendered | None", pathlib.Path], references.Rendered]
+
 # Which file is whose.  The buildout is compared too: one process may run several.
 _files: weakref.WeakValueDictionary[str, ConfigFile] = weakref.WeakValueDictionary()
 
@@ -46,7 +50,13 @@ class ConfigFile:
         *,
         file_name: str,
         more_options: Iterable[str] = (),
+        declare: Declare | None = None,
+        otherwise: str = "",
     ) -> None:
+        """``declare`` makes the text, or goes on with the template's, which it is given.
+
+        ``otherwise`` is what there is to do instead of setting ``input`` or ``inline``.
+        """
         self._buildout = buildout
         self._part = part
         self.directory = pathlib.Path(buildout["buildout"]["directory"])
@@ -61,7 +71,7 @@ class ConfigFile:
         ownership.declare(options, [self.output])
 
         known = {*_OPTIONS, *more_options}
-        source = self._source(options, known)
+        source = self._source(options, known, declare is not None, otherwise)
         template = references.parse(source.text, source.name)
         errors: list[EggcrateError] = []
         with _noting(errors):
@@ -70,6 +80,9 @@ class ConfigFile:
             self._mode = _mode(options.get("mode", "")) or source.mode
         with _noting(errors):
             self.rendered = template.render(self._resolve)
+            if declare is not None:
+                before = self.rendered if source.name else None
+                self.rendered = declare(before, self.run_directory)
             self._data = _encoded(self.rendered)
         with _noting(errors):
             self._check_output(output, source.path)
@@ -128,9 +141,13 @@ class ConfigFile:
     def _path(self, text: str) -> pathlib.Path:
         return pathlib.Path(os.path.normpath(self.directory / text))
 
-    def _source(self, options: Mapping[str, str], known: Iterable[str]) -> _Source:
+    def _source(
+        self, options: Mapping[str, str], known: Iterable[str], optional: bool, otherwise: str
+    ) -> _Source:
         name = options.get("input", "").strip()
         inline = options.get("inline", "")
+        if optional and not name and not inline.strip():
+            return _Source("", "", 0o644, None)
         if bool(name) == bool(inline.strip()):
             raise_all(
                 [
@@ -139,7 +156,8 @@ class ConfigFile:
                     if name
                     else SettingsError(
                         "has neither input nor inline",
-                        "set input to the path of a template, or inline to its text",
+                        "set input to the path of a template, or inline to its text"
+                        f"{otherwise}",
                     ),
                 ]
             )
@@ -219,6 +237,16 @@ class ConfigFile:
             f"output {self.shown(self.output)} can't be written: {reason}",
             "set output to a path that you may write",
         )
+
+
+def text_of(buildout: Buildout, path: str) -> str | None:
+    """The text of a file as a part of this run writes it, or as it is; None if nobody knows."""
+    part = _files.get(os.path.realpath(path))
+    if part is not None and part._buildout is buildout:
+        return part.rendered.text
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

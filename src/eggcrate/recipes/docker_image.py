@@ -342,7 +342,10 @@ class Recipe:
                 f"supervisor: the part {supervisor} has no output",
                 "name a circus-config part, or one of collective.recipe.template",
             )
-        circusd = pathlib.Path(self.buildout["buildout"]["bin-directory"], "circusd")
+        # a circus-config part with eggs has made its own
+        circusd = self.buildout[supervisor].get("circusd") or pathlib.Path(
+            self.buildout["buildout"]["bin-directory"], "circusd"
+        )
         return (
             os.fspath(circusd),
             os.fspath(pathlib.Path(self.buildout["buildout"]["directory"], output)),

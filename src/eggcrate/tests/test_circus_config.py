@@ -7,19 +7,24 @@ import io
 import logging
 import os
 import pathlib
+import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
 from collections.abc import Iterator
 
 import zc.buildout
 import zc.buildout.buildout
+import zope.testrunner
 
 from eggcrate.recipes import ownership
 from eggcrate.runtime.start import private_mode
+from eggcrate.tests import layers
 
 
 class Sample:
@@ -102,6 +107,8 @@ server_name = shop.example
 [circus]
 recipe = eggcrate:circus-config
 input = templates/circus.ini.in
+# most of these templates are none that Circus would take
+check = false
 """
 
 TEMPLATE = """\
@@ -313,6 +320,7 @@ class References(RecipeTest):
             + """
 [other]
 recipe = eggcrate:circus-config
+check = false
 input = other.in
 run-directory = run
 """
@@ -325,7 +333,8 @@ run-directory = run
         self.sample.write("other.in", "${circus:output} ${circus:run-directory}")
         self.template.write_text("${other:output}")
         self.sample.run(
-            BUILDOUT + "[other]\nrecipe = eggcrate:circus-config\ninput = other.in\n"
+            BUILDOUT
+            + "[other]\nrecipe = eggcrate:circus-config\ncheck = false\ninput = other.in\n"
         )
         self.assertEqual(
             self.output("parts/other/circus.ini"), f"SAMPLE/{OUTPUT} SAMPLE/var/run"
@@ -440,7 +449,8 @@ class Mistakes(RecipeTest):
     def test_no_template_or_two(self) -> None:
         self.check(
             "has neither input nor inline;"
-            " set input to the path of a template, or inline to its text",
+            " set input to the path of a template, or inline to its text,"
+            " or declare watcher.NAME",
             self.with_input(""),
         )
         self.check(
@@ -452,7 +462,8 @@ class Mistakes(RecipeTest):
             "2 problems:\n"
             "  - has an unknown option inputt; write input\n"
             "  - has neither input nor inline;"
-            " set input to the path of a template, or inline to its text",
+            " set input to the path of a template, or inline to its text,"
+            " or declare watcher.NAME",
             BUILDOUT.replace("input =", "inputt ="),
         )
         self.check(
@@ -530,7 +541,8 @@ class Mistakes(RecipeTest):
             "output etc/x is the output of [other] too; give one of the two another output",
             BUILDOUT.replace("parts = circus", "parts = other circus")
             + "output = etc/x\n"
-            + "[other]\nrecipe = eggcrate:circus-config\ninline = a\noutput = link/x\n",
+            + "[other]\nrecipe = eggcrate:circus-config\ncheck = false\n"
+            + "inline = a\noutput = link/x\n",
         )
 
     def test_a_value_that_no_file_can_hold(self) -> None:
@@ -567,3 +579,326 @@ class Recovery(RecipeTest):
         )
         self.assertEqual(self.output(), RENDERED)
         self.assertEqual(list(self.path("parts/circus").iterdir()), [self.path()])
+
+
+class DropIn(RecipeTest):
+    """What collective.recipe.template makes of its options, this recipe makes of them too."""
+
+    OPTIONS = (
+        "input = templates/circus.ini.in\noutput = etc/a.ini",
+        "input = templates/circus.ini.in\noutput = etc/a.ini\nmode = 640",
+        "inline =\n    [circus]\n    # ${custom:webapp_port}\n\n      $host %(x)s\noutput = a",
+        "inline = a ${:mode}\noutput = a\nmode = 755",
+        "input = inline:\n    a\n    b\noutput = a\nmode = 600",
+    )
+
+    def made(self, recipe: str, options: str) -> dict[str, tuple[int, bytes]]:
+        sample = Sample(self)
+        template = sample.write(
+            "templates/circus.ini.in",
+            "[circus]\npidfile = ${pid}.${custom:server_name}\n\n# ${:mode} $(circus.wid)\n",
+        )
+        template.chmod(0o644)
+        if "mode =" not in options:
+            options += "\nmode = 644"
+        head = BUILDOUT.partition("[circus]")[0]
+        sample.run(f"{head}[circus]\nrecipe = {recipe}\npid = p\n{options}\n")
+        return {
+            str(path.relative_to(sample.directory)): (
+                stat.S_IMODE(path.stat().st_mode),
+                path.read_bytes().replace(os.fsencode(sample.directory), b"SAMPLE"),
+            )
+            for name in ("etc/a.ini", "a")
+            if (path := sample.directory / name).exists()
+        }
+
+    def test_the_same_options_make_the_same_file(self) -> None:
+        for options in self.OPTIONS:
+            with self.subTest(options):
+                theirs = self.made("collective.recipe.template", options)
+                self.assertEqual(len(theirs), 1)
+                ours = self.made("eggcrate:circus-config", f"{options}\ncheck = false")
+                self.assertEqual(ours, theirs)
+
+
+DECLARED = """\
+[buildout]
+parts = circus
+
+[custom]
+workers = 2
+
+[nginx]
+recipe = eggcrate:nginx-config
+check = false
+inline =
+    # ${buildout:directory}
+    daemon off;
+
+[circus]
+recipe = eggcrate:circus-config
+watcher.web =
+    preset = gunicorn
+    app = shop.wsgi
+    workers = ${custom:workers}
+watcher.nginx =
+    preset = nginx
+    config = ${nginx:output}
+"""
+
+
+class Declared(RecipeTest):
+    def test_ten_lines_are_a_site(self) -> None:
+        self.assertEqual(DECLARED.partition("[circus]\n")[2].count("\n"), 8)
+        log = self.sample.run(DECLARED)
+        self.assertLess(log.index("Installing nginx."), log.index("Installing circus."))
+        text = self.output()
+        self.assertIn("\ncmd = SAMPLE/bin/gunicorn --workers 2 ", text)
+        self.assertIn("\npath = SAMPLE/var/run/web.sock\n", text)
+        self.assertIn("\numask = 0\n", text)
+        # the file of [nginx], which is not written yet, has "daemon off" already
+        self.assertIn(
+            "\ncmd = /usr/sbin/nginx -e stderr -c SAMPLE/parts/nginx/nginx.conf\n", text
+        )
+        self.assertEqual(self.mode(), 0o644)
+
+    def test_an_update_with_nothing_new_leaves_the_file_alone(self) -> None:
+        self.sample.run(DECLARED)
+        before = self.path().stat()
+        self.assertIn("Updating circus.", self.sample.run())
+        self.assertEqual(self.path().stat().st_mtime_ns, before.st_mtime_ns)
+        self.assertEqual(self.path().stat().st_ino, before.st_ino)
+
+    def test_a_template_and_sections_make_one_file(self) -> None:
+        self.template.write_text("[circus]\nmulticast_endpoint =\n# ${custom:webapp_port}\n")
+        self.sample.run(BUILDOUT + "mode = 640\nwatcher.web =\n  cmd = bin/a\n")
+        self.assertTrue(
+            self.output().startswith(
+                "[circus]\nmulticast_endpoint =\n# 8080\n\n[watcher:web]\ncmd = bin/a\n"
+            )
+        )
+        self.assertEqual(self.mode(), 0o640)
+
+    def test_an_escape_and_a_reference(self) -> None:
+        self.sample.run(
+            DECLARED.replace("[nginx]", "x = $${HOME}\n[nginx]")
+            + "env.web = A = ${custom:workers} $${B} ${custom:x}\ncheck = false\n"
+        )
+        self.assertIn("[env:web]\nA = 2 ${B} ${HOME}\n", self.output())
+
+    def test_more_lines_from_another_section(self) -> None:
+        self.sample.run(DECLARED + "watcher.web +=\n    numprocesses = 3\n")
+        self.assertIn("\nnumprocesses = 3\n", self.output())
+
+    def test_what_is_wrong_is_said_with_its_line_before_anything_is_done(self) -> None:
+        self.sample.run(DECLARED)
+        before = self.output()
+        cfg = DECLARED.replace("app = shop.wsgi", "app = shop.wsgi\n    gracefull_timeout = 3")
+        self.assertIn(
+            "[circus] watcher.web, line 3: gracefull_timeout is no key of preset gunicorn and "
+            "no option of a watcher; write graceful_timeout",
+            self.sample.error(cfg),
+        )
+        cfg = DECLARED + "watcher.x =\n    cmd = a\n    numprocess = 3\n"
+        self.assertIn("[circus] watcher.x, line 2: ", self.sample.error(cfg))
+        self.assertEqual(self.output(), before)
+        self.sample.run(f"{cfg}check = false\n")
+
+    def test_a_misspelt_section(self) -> None:
+        self.assertEqual(
+            self.sample.error(DECLARED.replace("watcher.web", "wacther.web")),
+            "[circus] has an unknown option wacther.web; write watcher.web",
+        )
+
+    def test_scripts_need_eggs(self) -> None:
+        self.assertEqual(
+            self.sample.error(DECLARED + "scripts = circusd\n"),
+            "[circus] scripts needs eggs; set eggs, or take scripts out",
+        )
+
+    def test_names_of_scripts(self) -> None:
+        for scripts, expected in (
+            ("circusd=", "scripts: circusd= names no script; write name, or name=newname"),
+            ("a=b circusd=b", "scripts: two would be bin/b; rename one: name=newname"),
+        ):
+            cfg = f"{DECLARED}eggs = circus\nscripts = {scripts}\n"
+            self.assertEqual(self.sample.error(cfg), f"[circus] {expected}")
+
+
+NGINX_CONF = """\
+worker_processes 1;
+pid "${nginx:run-directory}/nginx.pid";
+error_log stderr warn;
+events { worker_connections 64; }
+http {
+    access_log off;
+    client_body_temp_path "${nginx:run-directory}/client_body";
+    proxy_temp_path "${nginx:run-directory}/proxy";
+    fastcgi_temp_path "${nginx:run-directory}/fastcgi";
+    uwsgi_temp_path "${nginx:run-directory}/uwsgi";
+    scgi_temp_path "${nginx:run-directory}/scgi";
+    server {
+        listen 127.0.0.1:${custom:port};
+        location / { proxy_pass "http://unix:${nginx:run-directory}/web.sock:"; }
+    }
+}
+"""
+
+SITE = """\
+[buildout]
+parts = circus
+eggs-directory = {eggs}
+
+[custom]
+port = {port}
+
+[nginx]
+recipe = eggcrate:nginx-config
+check = false
+input = nginx.conf.in
+
+[circus]
+recipe = eggcrate:circus-config
+eggs = gunicorn
+watcher.web =
+    preset = gunicorn
+    app = shop
+watcher.echo =
+    preset = command
+    command = {python} echo.py $(circus.sockets.echo)
+watcher.nginx =
+    preset = nginx
+    program = {nginx}
+    config = ${{nginx:output}}
+watcher.tidy =
+    preset = cron
+    schedule = @yearly
+    command = true
+"""
+
+
+class Running(RecipeTest):
+    """A site that is declared, run by the Circus of its eggs."""
+
+    layer = layers.NGINX
+
+    def setUp(self) -> None:
+        self.layer.require(self)
+        super().setUp()
+        # nginx's workers are nobody where root starts it
+        self.sample.directory.chmod(0o755)
+        # the eggs of this checkout are beside those that the tests themselves need
+        eggs = pathlib.Path(zope.testrunner.__file__).parents[3]
+        if not list(eggs.glob("circus-*")):
+            layers.skip(self, f"{eggs} has no Circus; run bin/buildout")
+        self.port = layers.free_port()
+        self.sample.write("nginx.conf.in", NGINX_CONF)
+        self.sample.write(
+            "shop.py",
+            """
+            def application(environ, start_response):
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [b"hello"]
+            """,
+        )
+        self.sample.write(
+            "echo.py",
+            """
+            import socket, sys
+            server = socket.socket(fileno=int(sys.argv[1]))
+            server.setblocking(True)
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(b"echo of " + connection.recv(99))
+            """,
+        )
+        self.site = SITE.format(
+            eggs=eggs.parent, port=self.port, python=sys.executable, nginx=self.layer.program
+        )
+
+    def buildout(self, site: str) -> None:
+        self.sample.write("buildout.cfg", site)
+        code, errors = main(self.sample)
+        self.assertEqual(code, 0, errors)
+
+    def scripts(self) -> set[str]:
+        return {path.name for path in self.path("bin").iterdir()}
+
+    def echo(self) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            client.connect(os.fspath(self.path("var/run/echo.sock")))
+            client.sendall(b"this")
+            return client.recv(99)
+
+    def test_the_site_runs_and_answers_and_stops(self) -> None:
+        self.buildout(self.site)
+        self.assertEqual(self.scripts(), {"circusctl", "circusd", "gunicorn"})
+        with self.path("log").open("wb") as log:
+            circusd = subprocess.Popen(
+                [self.path("bin/circusd")], cwd="/", stdout=log, stderr=log
+            )
+        self.addCleanup(circusd.kill)
+        for _ in range(100):
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                if layers.get(f"http://127.0.0.1:{self.port}/").text == "hello":
+                    break
+        else:
+            self.fail(self.sample.read("log"))
+        self.assertEqual(self.echo(), b"echo of this")
+        status = subprocess.run(
+            [self.path("bin/circusctl"), "status"],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertEqual(
+            status.stdout.split("\n")[:4],
+            ["echo: active", "nginx: active", "tidy: active", "web: active"],
+        )
+        circusd.send_signal(signal.SIGTERM)
+        self.assertEqual(circusd.wait(15), 0, self.sample.read("log"))
+        self.assertIn("cron tidy: true: first at ", self.sample.read("log"))
+        with self.assertRaises(OSError):
+            layers.get(f"http://127.0.0.1:{self.port}/")
+
+    def test_what_circus_can_t_load_is_said_and_nothing_is_changed(self) -> None:
+        self.buildout(self.site)
+        before = self.output()
+        site = self.site.replace("app = shop", "app = shop\n    hooks.before_start = nope.hook")
+        self.sample.write("buildout.cfg", site)
+        code, errors = main(self.sample)
+        self.assertEqual(code, 1)
+        self.assertIn("Error: [circus] watcher.web, line 3: ", errors)
+        self.assertIn("nope", errors)
+        self.assertEqual(self.output(), before)
+
+    def test_scripts_come_and_go(self) -> None:
+        self.buildout(self.site + "scripts = circusd=site gunicorn\n")
+        self.assertEqual(self.scripts(), {"gunicorn", "site"})
+        self.assertIn("bin/gunicorn ", self.output())
+        before = self.path("bin/site").stat()
+        self.buildout(self.site + "scripts = circusd=site gunicorn\n")
+        self.assertEqual(self.path("bin/site").stat().st_mtime_ns, before.st_mtime_ns)
+        self.buildout(self.site + "scripts =\n")
+        self.assertEqual(self.scripts(), set())
+        self.sample.write("buildout.cfg", self.site + "scripts = circusd nope\n")
+        _, errors = main(self.sample)
+        self.assertIn(
+            "Error: [circus] scripts: no egg has a script nope; add what has it to eggs, or "
+            "take nope out",
+            errors,
+        )
+
+    def test_relative_paths_are_relative(self) -> None:
+        site = self.site.replace("[custom]", "relative-paths = true\n[custom]")
+        self.buildout(site)
+        text = self.sample.read("bin/circusd")
+        self.assertIn("join(base, 'parts/circus/circus.ini')", text)
+        version = subprocess.run(
+            [self.path("bin/circusd"), "--version"], capture_output=True, text=True, check=True
+        )
+        self.assertRegex(version.stdout, r"^0\.19")

@@ -116,6 +116,11 @@ class OptionsTest(unittest.TestCase):
             (f"{self.directory}/bin/circusd", f"{self.directory}/parts/circus.ini"),
         )
 
+    def test_a_supervisor_with_a_script_of_its_own_runs_that(self) -> None:
+        self.buildout["circus"]["circusd"] = f"{self.directory}/bin/site"
+        settings = self.recipe(supervisor="circus")._settings(parts=())
+        self.assertEqual(settings.command[0], f"{self.directory}/bin/site")
+
     def test_a_supervisor_that_is_no_part(self) -> None:
         self.assertIn("did you mean circus?", self.complaint(supervisor="cirus"))
 

@@ -28,8 +28,9 @@ import zc.buildout.configparser
 
 import eggcrate
 import eggcrate.errors
+from eggcrate.config import circus_sections
 from eggcrate.payload import closure
-from eggcrate.recipes import config_file, docker_image, virtualenv_part
+from eggcrate.recipes import circus_config, config_file, docker_image, virtualenv_part
 
 TOP = pathlib.Path(__file__).parents[3]
 DOCS = TOP / "docs"
@@ -38,6 +39,9 @@ SOURCES = pathlib.Path(eggcrate.__file__).parent
 
 # What the prose of a page takes for granted, and no code block shows.
 GRANTED = {
+    "circus-config.rst": {
+        "templates/nginx.conf.in": "events {}\n",
+    },
     "docker-image.rst": {
         "templates/circus.ini.in": "[circus]\n",
     },
@@ -299,9 +303,23 @@ class Pages(unittest.TestCase):
         )
 
     def test_every_option_of_circus_config_is_there_and_no_other(self) -> None:
-        self.assertEqual(
-            defined(section("circus-config.rst", "Options")), set(config_file._OPTIONS)
+        sections = (
+            *circus_sections.SINGLE,
+            *(f"{kind}.NAME" for kind in circus_sections.NAMED),
         )
+        self.assertEqual(
+            defined(section("circus-config.rst", "Options")),
+            {*config_file._OPTIONS, *circus_config.OPTIONS, *sections},
+        )
+
+    def test_every_preset_of_circus_config_is_there_with_its_keys(self) -> None:
+        text = section("circus-config.rst", "Presets")
+        found = re.findall(r"^``([\w-]+)``\n((?:    .*\n)+)", text, re.MULTILINE)
+        self.assertEqual({name for name, _ in found}, set(circus_sections._PRESETS))
+        for name, described in found:
+            for key in circus_sections._PRESETS[name].keys:
+                with self.subTest(preset=name, key=key):
+                    self.assertIn(f"``{key}``", described)
 
     def test_every_option_of_nginx_config_is_there_and_no_other(self) -> None:
         text = section("nginx-config.rst", "Options")
