@@ -25,7 +25,7 @@ NAMED = ("env", "plugin", "socket", "watcher")
 _WATCHER_OPTIONS = frozenset((*WATCHER, *OURS_WATCHER))
 
 # seconds: Circus's limit is below the ten of `docker stop`, a server's own below Circus's
-_GRACEFUL = "4"
+_GRACEFUL = "8"
 _APPLICATION, _BACKGROUND, _NGINX = "10", "5", "1"
 
 _SOCKET_VARIABLE = re.compile(

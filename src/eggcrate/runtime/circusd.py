@@ -40,11 +40,12 @@ SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHU
 
 # Seconds: in which all has stopped (Docker's patience is 10); between two tries of a command
 # while Circus is busy; after which it is not waited for any longer; between two looks for
-# orphans that have ended
+# orphans that have ended; that one stage of stopping leaves to each later one
 _STOP_TIMEOUT = 9.0
 _AGAIN = 0.1
 _BUSY = 1.0
 _ORPHANS = 0.25
+_RESERVE = 1.0
 
 # So many exits in so many seconds are too many
 _EXITS = 3
@@ -297,8 +298,8 @@ class _Supervisor:
         """Stop watchers in the reverse of the order in which they have been started.
 
         What has the lowest priority stops first: a web server before its application, so
-        that every request that was accepted is answered.  Grace is cut so that all is done
-        in time.
+        that every request that was accepted is answered.  It may take its time, less a little
+        for each of the others: nothing is asked of them any longer.
         """
         from tornado import gen
 
@@ -309,14 +310,12 @@ class _Supervisor:
         def stop() -> Iterator[Any]:
             running = sorted(watchers, key=priority)
             stages = [list(group) for _, group in itertools.groupby(running, priority)]
-            wanted = [max(w.graceful_timeout for w in stage) for stage in stages]
             deadline = self._deadline or time.monotonic() + self._stop_timeout
             for number, stage in enumerate(stages):
-                left = max(deadline - time.monotonic(), 0)
-                # each has its share of what is left, if that is not enough for all
-                scale = min(1, left / (sum(wanted[number:]) or 1))
+                later = len(stages) - number - 1
+                left = max(deadline - time.monotonic() - later * _RESERVE, 0)
                 for watcher in stage:
-                    watcher.graceful_timeout *= scale
+                    watcher.graceful_timeout = min(watcher.graceful_timeout, left)
                 yield [watcher._stop(close) for watcher in stage]
                 # some may have been started meanwhile
                 yield [watcher.kill_processes(graceful_timeout=0) for watcher in stage]

@@ -118,7 +118,7 @@ working_dir = /app
 use_sockets = True
 copy_env = True
 # docker stop kills after ten seconds; this comes before
-graceful_timeout = 4
+graceful_timeout = 8
 
 [env:web]
 A = 1
@@ -346,13 +346,13 @@ class Presets(SectionsTest):
         self.assertEqual(
             section(rendered, "watcher:web"),
             {
-                "cmd": "/app/bin/gunicorn --workers 3 --graceful-timeout 3 "
+                "cmd": "/app/bin/gunicorn --workers 3 --graceful-timeout 7 "
                 "--bind fd://$(circus.sockets.web) --timeout 60 shop.wsgi:app",
                 "working_dir": "/app",
                 "use_sockets": "True",
                 "singleton": "True",
                 "copy_env": "True",
-                "graceful_timeout": "4",
+                "graceful_timeout": "8",
                 "priority": "10",
                 "essential": "True",
             },
@@ -385,7 +385,7 @@ class Presets(SectionsTest):
         text = "preset = uvicorn\napp = a:b\nworkers = 2"
         self.assertEqual(
             self.watcher(text)["cmd"],
-            "/app/bin/uvicorn --workers 2 --timeout-graceful-shutdown 3 "
+            "/app/bin/uvicorn --workers 2 --timeout-graceful-shutdown 7 "
             '--fd $(circus.sockets.web) --forwarded-allow-ips "*" a:b',
         )
         rendered = declared(watcher_web=text, socket_web="host = 127.0.0.1\nport = 80")
@@ -416,7 +416,7 @@ class Presets(SectionsTest):
                 "copy_env": "False",
                 "stop_signal": "QUIT",
                 "send_hup": "True",
-                "graceful_timeout": "4",
+                "graceful_timeout": "8",
                 "priority": "1",
                 "essential": "True",
             },

@@ -45,10 +45,10 @@ class DemoTest(unittest.TestCase):
         path = option(self.circus, "path").replace("${circus:", "${nginx:")
         self.assertIn(f'server "unix:{path}" ', self.nginx)
 
-    def test_all_have_stopped_within_five_seconds(self) -> None:
+    def test_all_have_stopped_in_time(self) -> None:
         # Circus kills after its own limit, so that of the others must be lower.
         limit = float(option(self.circus, "graceful_timeout"))
-        self.assertLess(limit, 5)
+        self.assertLess(limit, 9)
         shutdown = option(self.nginx, "worker_shutdown_timeout")
         self.assertLess(float(shutdown.removesuffix("s")), limit)
         serving = ast.parse((TOP / "examples/shop/src/shop/serving.py").read_text())

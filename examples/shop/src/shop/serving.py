@@ -18,7 +18,7 @@ threads = 4
 # and a random SECRET_KEY.
 preload_app = True
 # Less than what Circus grants before it kills.
-graceful_timeout = 3
+graceful_timeout = 7
 # The root file system may be read-only: everything goes into the run directory, and the
 # control socket, which would go to the home directory, is not needed under Circus.
 worker_tmp_dir = os.environ.get("SHOP_RUN")
