@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from eggcrate.config.circus_options import OURS_WATCHER, WATCHER
 from eggcrate.config.references import Rendered
 from eggcrate.errors import EggcrateError, SettingsError, raise_all
-from eggcrate.runtime import cron
 
 #: options of the part that are a section each, and those of which there may be several
 SINGLE = ("circus", "env")
@@ -673,6 +672,8 @@ class _Preset:
 
     def cron(self) -> None:
         """A command by the clock, run by our own small scheduler."""
+        from eggcrate.runtime import cron  # few need it, and it takes its time
+
         around = self._text.around
         schedule = self._key("schedule")
         if not schedule.startswith(("$(", "((")):
