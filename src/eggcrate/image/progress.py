@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from eggcrate.image.plan import amount
-
 # Seconds after which somebody wonders
 _WHILE = 15
 
@@ -26,6 +24,8 @@ def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable
         yield lambda size: None
         return
     if not (logger.isEnabledFor(logging.INFO) and _has_room(sys.stderr)):
+        from eggcrate.image.plan import amount  # who has no image needs none of it
+
         logger.info("%s, %s", what, amount(total))
         yield lambda size: None
         return
