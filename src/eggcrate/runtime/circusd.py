@@ -283,7 +283,12 @@ class _Supervisor:
                 watcher.autostart = False
             arbiter._exclusive_running_command = None
             arbiter._restarting = False
-        self._loop.add_future(arbiter.stop(), lambda future: future.result())
+        self._loop.add_future(arbiter.stop(), self._stopped)
+
+    def _stopped(self, future: Any) -> None:
+        if error := future.exception():
+            self._code = _complain(f"not all has been stopped: {_said(error)}", FAILED)
+            self._loop.stop()
 
     def _reload(self, name: str) -> None:
         if self._deadline is not None:
