@@ -134,9 +134,19 @@ def _is(kind: str, value: str) -> bool:
     return True
 
 
+# Options that have an effect elsewhere, and no plugin's are called so
+_MISPLACED = {
+    **dict.fromkeys(
+        ("umask", "check_delay", "endpoint", "pubsub_endpoint", "include"), "[circus]"
+    ),
+    **dict.fromkeys(("multicast_endpoint", "loglevel", "logoutput", "pidfile"), "[circus]"),
+    **dict.fromkeys(("backlog", "so_reuseport", "replace"), "a [socket:NAME]"),
+}
+
+
 def _is_signal(value: str) -> bool:
     if _is("int", value):
-        return True
+        return 0 < int(value) <= 64
     name = re.match(r"\w+", value)
     return name is not None and name[0].upper().removeprefix("SIG") in SIGNALS
 
@@ -501,10 +511,10 @@ class _Lint:
         self, name: str, section: str, options: Mapping[str, Entry]
     ) -> Iterator[TemplateError]:
         header = self._all.headers[section]
-        if not self._all.value(section, "cmd").strip() and not (
-            self._all.value(section, "args").strip()
-            or self._all.value(section, "executable").strip()
-        ):
+        # what stands in args is run, if there is nothing else
+        instead = self._all.value(section, "args").strip().startswith("-")
+        names = ("cmd", "executable") if instead else ("cmd", "executable", "args")
+        if not any(self._all.value(section, name).strip() for name in names):
             at: Entry | Header = options.get("cmd", header)
             if not any(
                 option not in WATCHER and self._meant(option, options) == "cmd"
@@ -662,7 +672,9 @@ class _Lint:
                 if near and name not in OLD_STREAM:
                     yield TemplateError(
                         f"{entry} has an unknown option {entry.name}, which {given} ignores",
-                        f"write {stream}.{near}, the nearest name there is",
+                        "remove it, or take a stream that has it"
+                        if near == name
+                        else f"write {stream}.{near}, the nearest name there is",
                     )
             color = own.get("color")
             if (
@@ -750,6 +762,11 @@ class _Lint:
             yield TemplateError(
                 f"{entry} {name} is an old option, which Circus ignores",
                 f"write {OLD[name]}, for the flapping plugin",
+            )
+        elif name in _MISPLACED:
+            yield TemplateError(
+                f"{entry} {name} is no option of a watcher, which Circus would never use",
+                f"write it into {_MISPLACED[name]}, or remove it",
             )
         elif near := self._meant(name, options):
             if near.startswith("["):
@@ -1175,10 +1192,11 @@ def missing_programs(
     directory: pathlib.Path,
     shown: Callable[[pathlib.Path], str] = str,
 ) -> Iterator[TemplateError]:
-    """Programs below ``directory`` that are not there, or can't be executed.
+    """Programs below ``directory`` that are nearly there, or can't be executed.
 
     For the time when the parts are installed.  A program elsewhere may exist in the image only,
-    and one without a directory is found on the ``PATH`` there: neither is judged.
+    one without a directory is found on the ``PATH`` there, and one that is like no other may be
+    made by a later part: they are not judged.
     """
     configuration = load(rendered, output=output, shown=shown)
     for section in configuration.named("watcher").values():
@@ -1190,19 +1208,20 @@ def missing_programs(
         words = [entry.value] if entry.name == "executable" else shlex.split(entry.value)
         if not words:
             continue
-        start = configuration.value(section, "working_dir")
+        start = configuration.value(section, "working_dir") or os.fspath(directory)
         if not os.path.isabs(words[0]) and ("/" not in words[0] or not os.path.isabs(start)):
             continue
         program = pathlib.Path(os.path.normpath(os.path.join(start, words[0])))
         if not program.is_relative_to(directory):
             continue
         if not program.exists():
-            yield TemplateError(
-                f"{entry} {entry.name} runs {shown(program)}, which does not exist, and "
-                f"circusd would stay up without it",
-                _nearest(program.name, _beside(program), shown(program.parent / "{}"))
-                or "correct it, or add the part that makes it to parts",
-            )
+            near = _nearest(program.name, _beside(program), shown(program.parent / "{}"))
+            if near:
+                yield TemplateError(
+                    f"{entry} {entry.name} runs {shown(program)}, which does not exist, and "
+                    f"circusd would stay up without it",
+                    near,
+                )
         elif program.is_dir() or not os.access(program, os.X_OK):
             yield TemplateError(
                 f"{entry} {entry.name} runs {shown(program)}, which is no program, and circusd "

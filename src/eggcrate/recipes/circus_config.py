@@ -79,9 +79,19 @@ class Recipe:
                 self._scripts.check()
             if self._check and self._scripts and not self._file.is_current():
                 self._load(self._scripts.path())
-            self._file.write()
             # the file itself is owned through eggcrate.recipes.ownership
-            return self._scripts.made(self._file.output) if self._scripts else ()
+            made = self._scripts.made(self._file.output) if self._scripts else []
+            if self._check:
+                raise_all(
+                    circus.missing_programs(
+                        self._file.rendered,
+                        output=self._file.output,
+                        directory=self._file.directory,
+                        shown=self._file.shown,
+                    )
+                )
+            self._file.write()
+            return made
 
     update = install
 

@@ -39,12 +39,12 @@ FAILED = 1
 SIGNALS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
 
 # Seconds: in which all has stopped (Docker's patience is 10); between two tries of a command
-# while Circus is busy; after which it is not waited for any longer; between two looks for
-# orphans that have ended; that one stage of stopping leaves to each later one
+# while Circus is busy; after which it is not waited for any longer; between two looks at
+# sockets and orphans; that one stage of stopping leaves to each later one
 _STOP_TIMEOUT = 9.0
 _AGAIN = 0.1
 _BUSY = 1.0
-_ORPHANS = 0.25
+_TEND = 0.25
 _RESERVE = 1.0
 
 # So many exits in so many seconds are too many
@@ -123,7 +123,7 @@ def _problems(settings: Mapping[str, Any]) -> Iterator[str]:
             Watcher.load_from_config(dict(found))
         except Exception as error:
             yield f"[watcher:{found['name']}]: {_said(error)}"
-        if not found["cmd"].strip():
+        if not any(found[name] for name in ("cmd", "args", "executable")):
             yield f"[watcher:{found['name']}]: there is no cmd"
     for found in settings["sockets"]:
         try:
@@ -145,7 +145,12 @@ def _run(config: str, settings: Mapping[str, Any]) -> int | None:
     if arbiter.umask is not None:
         os.umask(arbiter.umask)
     inherit(arbiter.watchers, settings["watchers"], os.environ)
-    return _Supervisor(arbiter, stop_timeout).run()
+    keepers = [
+        keep(found, f".circus-{number}")
+        for number, found in enumerate(arbiter.sockets.values())
+        if found.is_unix
+    ]
+    return _Supervisor(arbiter, stop_timeout, keepers).run()
 
 
 def inherit(
@@ -166,6 +171,45 @@ def inherit(
                 for name, value in environ.items()
                 if own.get(name, value) == value
             )
+
+
+def keep(socket_: Any, other_name: str) -> Callable[[], None]:
+    """Have a socket of Circus's outlast programs that remove its file.
+
+    gunicorn does, when it ends, though it was given the socket and hasn't made it.  Such
+    programs know the name to which it was bound; so that is another one beside it, and its own
+    name is a link.  What comes back is to be called now and then, and makes up for a missing
+    name: a program that wants to remove it would fail.
+    """
+    name = socket_.path
+    close, bind = socket_.close, socket_.bind_and_listen
+
+    def bind_and_listen() -> None:
+        if os.path.lexists(name):
+            if not socket_.replace:
+                # in Circus's words
+                raise FileExistsError(f"{name!r} already exists. You might want to remove it.")
+            os.unlink(name)
+        socket_.path = os.path.join(os.path.dirname(name), other_name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_.path)
+        bind()
+        os.link(socket_.path, name)
+
+    def close_and_remove() -> None:
+        if socket_.path != name:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        close()
+
+    def mend() -> None:
+        for one, other in ((socket_.path, name), (name, socket_.path)):
+            with contextlib.suppress(OSError):
+                if not os.path.lexists(other):
+                    os.link(one, other)
+
+    socket_.bind_and_listen, socket_.close = bind_and_listen, close_and_remove
+    return mend
 
 
 def _arbiter_class() -> Any:
@@ -200,10 +244,13 @@ def _arbiter_class() -> Any:
 class _Supervisor:
     """What makes an arbiter a good first process."""
 
-    def __init__(self, arbiter: Any, stop_timeout: float) -> None:
+    def __init__(
+        self, arbiter: Any, stop_timeout: float, keepers: Sequence[Callable[[], None]] = ()
+    ) -> None:
         self._arbiter = arbiter
         self._loop = arbiter.loop
         self._stop_timeout = stop_timeout
+        self._keepers = keepers
         #: when all has to have stopped
         self._deadline: float | None = None
         self._code = 0
@@ -220,16 +267,15 @@ class _Supervisor:
             handler = self._reload if number == signal.SIGHUP else self._stop
             asyncio_loop.add_signal_handler(number, handler, signal.Signals(number).name)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        orphans = PeriodicCallback(self._reap_orphans, _ORPHANS * 1000)
-        if os.getpid() == 1:
-            orphans.start()
+        tending = PeriodicCallback(self._tend, _TEND * 1000)
+        tending.start()
         try:
             future = self._arbiter.start(cb=self._started)
             error = future.exception()
         except Exception as raised:
             error = raised
         finally:
-            orphans.stop()
+            tending.stop()
         if error is not None:
             return _complain(f"Circus can't start: {_said(error)}", FAILED)
         return None if self._arbiter._restarting else self._code
@@ -363,8 +409,12 @@ class _Supervisor:
             return
         self._fail(f"{watcher.name} is essential, and has stopped")
 
-    def _reap_orphans(self) -> None:
-        """Take note of the end of processes that have become ours."""
+    def _tend(self) -> None:
+        """Keep the sockets' files, and reap processes that have become ours."""
+        for mend in self._keepers:
+            mend()
+        if os.getpid() != 1:
+            return
         try:
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
                 children = set(map(int, file.read().split()))

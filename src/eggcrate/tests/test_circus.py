@@ -55,6 +55,30 @@ MISTAKES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "an option that belongs elsewhere, a forgotten cmd, a signal that is none",
+        """\
+        [watcher:web]
+        args = --workers 2
+        umask = 022
+        backlog = 5
+        stop_signal = 99
+        stdout_stream.class = FancyStdoutStream
+        stdout_stream.filename = x
+        """,
+        (
+            "1: [watcher:web] has no cmd, and circusd would stay up without it and without the "
+            "watchers that come after it; set cmd to the program to run",
+            "3: [watcher:web] umask is no option of a watcher, which Circus would never use; "
+            "write it into [circus], or remove it",
+            "4: [watcher:web] backlog is no option of a watcher, which Circus would never use; "
+            "write it into a [socket:NAME], or remove it",
+            "5: [watcher:web] stop_signal is '99', which is no signal, and circusd would end "
+            "at once; write a signal, such as TERM or QUIT",
+            "7: [watcher:web] has an unknown option stdout_stream.filename, which "
+            "FancyStdoutStream ignores; remove it, or take a stream that has it",
+        ),
+    ),
+    (
         "a section that Circus doesn't know",
         """\
         [Circus]

@@ -81,7 +81,7 @@ args = --graceful-timeout 7 --no-control-socket --bind fd://$(circus.sockets.web
 use_sockets = True
 singleton = True
 copy_env = True
-send_hup = True
+{reload}
 graceful_timeout = 8
 priority = 10
 essential = True
@@ -99,7 +99,7 @@ essential = True
 class Site:
     """nginx, gunicorn and Circus as the first process of a PID namespace."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, reload: str = "") -> None:
         self.directory = directory
         self.port = layers.free_port()
         (directory / "application.py").write_text(APPLICATION)
@@ -108,6 +108,7 @@ class Site:
             "port": self.port,
             "gunicorn": TOP / "bin" / "gunicorn",
             "nginx": layers.NGINX.program,
+            "reload": reload,
         }
         (directory / "nginx.conf").write_text(NGINX.format(**values))
         (directory / "circus.ini").write_text(CIRCUS.format(**values))
@@ -188,10 +189,10 @@ class ServingTest(unittest.TestCase):
             layers.NGINX.setUp()
         layers.NGINX.require(self)
 
-    def site(self) -> Site:
+    def site(self, reload: str = "") -> Site:
         directory = tempfile.TemporaryDirectory(prefix="eggcrate-")
         self.addCleanup(directory.cleanup)
-        site = Site(pathlib.Path(directory.name).resolve())
+        site = Site(pathlib.Path(directory.name).resolve(), reload)
         self.addCleanup(site.end)
         return site
 
@@ -264,8 +265,30 @@ class ServingTest(unittest.TestCase):
         site.signal(signal.SIGTERM)
         self.assertEqual(site.process.wait(15), 0)
 
-    def test_a_reload_is_no_error(self) -> None:
+    def test_an_application_that_ends_is_no_error(self) -> None:
+        """gunicorn removes the file of its socket then, which isn't its own."""
         site = self.site()
+        for _ in range(3):
+            found = subprocess.run(
+                ["pgrep", "-o", "-f", f"gunicorn --chdir {site.directory}"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            os.kill(int(found.stdout), signal.SIGTERM)
+            time.sleep(2)
+            self.assertEqual(site.ask("/0"), "ok", site.log())
+        site.signal(signal.SIGTERM)
+        self.assertEqual(site.process.wait(15), 0)
+        self.assertEqual(sorted(site.directory.glob("*.sock")), [])
+        self.assertEqual(sorted(site.directory.glob(".circus-*")), [])
+
+    def test_a_reload_is_no_error(self) -> None:
+        for how in ("", "send_hup = True"):
+            with self.subTest(how):
+                self.reloaded(self.site(how))
+
+    def reloaded(self, site: Site) -> None:
         data = os.urandom(1 << 20)
         requests = [
             *(lambda: site.ask("/0"),) * 2,
