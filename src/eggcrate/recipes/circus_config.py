@@ -74,10 +74,17 @@ class Recipe:
 
     def install(self) -> Sequence[str]:
         """Write the file if it is not there as it should be, and the scripts."""
+        return self._provide(load=True)  # the eggs may be others
+
+    def update(self) -> Sequence[str]:
+        """Do the same; what has been loaded once is not loaded again."""
+        return self._provide(load=not self._file.is_current())
+
+    def _provide(self, *, load: bool) -> Sequence[str]:
         with user_errors(self._name):
             if self._scripts:
                 self._scripts.check()
-            if self._check and self._scripts and not self._file.is_current():
+            if load and self._check and self._scripts:
                 self._load(self._scripts.path())
             # the file itself is owned through eggcrate.recipes.ownership
             made = self._scripts.made(self._file.output) if self._scripts else []
@@ -92,8 +99,6 @@ class Recipe:
                 )
             self._file.write()
             return made
-
-    update = install
 
     def _surroundings(self, run_directory: pathlib.Path) -> Surroundings:
         section = self._buildout["buildout"]

@@ -690,6 +690,17 @@ class Declared(RecipeTest):
         self.sample.run(DECLARED + "watcher.web +=\n    numprocesses = 3\n")
         self.assertIn("\nnumprocesses = 3\n", self.output())
 
+    def test_a_program_that_is_nearly_there(self) -> None:
+        self.sample.write("bin/gunicorn", "#!/bin/sh\n").chmod(0o755)
+        cfg = DECLARED + "watcher.x =\n    cmd = ${buildout:bin-directory}/gunicron\n"
+        self.assertIn(
+            "watcher.x, line 1: [watcher:x] cmd runs bin/gunicron, which does not exist, and "
+            "circusd would stay up without it; write bin/gunicorn, the nearest name there is",
+            self.sample.error(cfg),
+        )
+        self.assertFalse(self.path().exists())
+        self.sample.run(cfg.replace("gunicron", "made-by-a-later-part"))
+
     def test_what_is_wrong_is_said_with_its_line_before_anything_is_done(self) -> None:
         self.sample.run(DECLARED)
         before = self.output()
