@@ -49,6 +49,8 @@ class Means:
 
     #: no network at all
     offline: bool = False
+    #: whether releases of the last minutes count
+    newest: bool = True
     #: where archives are kept, or come from; None is the user's cache
     cache: pathlib.Path | None = None
     #: patterns of the hosts that may be asked; empty stands for all

@@ -92,7 +92,7 @@ def provide(
             if wanted.is_bare:
                 pass
             elif uv is not None:
-                _install_with_uv(run, uv, stale)
+                _install_with_uv(run, uv, stale, anew=anew)
             else:
                 _install_with_pip(run, {} if anew else old, stale)
             _settle(wanted)
@@ -328,10 +328,21 @@ def _stale(wanted: Wanted, before: Record) -> list[str]:
 # uv
 
 
-def _install_with_uv(run: _Run, uv: str, stale: Iterable[str]) -> None:
-    """Install what is wanted, what is stale once more, and remove everything else."""
+def _install_with_uv(run: _Run, uv: str, stale: Iterable[str], *, anew: bool) -> None:
+    """Install what is wanted, what is stale once more, and remove everything else.
+
+    With ``--upgrade`` what is there does not count, nor what uv has kept of an index for some
+    minutes; to ask for that once more takes longer than all the rest.
+    """
     again = [word for name in stale for word in ("--reinstall-package", name)]
-    _uv_install(run, uv, run.requirements(), "--upgrade", *again)
+    arguments = run.requirements()
+    may_be_kept = anew and not run.wanted.means.newest
+    try:
+        _uv_install(run, uv, arguments, *([] if may_be_kept else ["--upgrade"]), *again)
+    except InstallError as error:
+        if not may_be_kept or "No solution found" not in error.what:
+            raise
+        _uv_install(run, uv, arguments, "--upgrade")
     if run.wanted.is_complete_list and run.wanted.projects:
         _uv_install(run, uv, run.projects(), "--no-deps", exact=False)
 

@@ -78,7 +78,7 @@ class Recipe:
         ownership.declare(options, [location])
         # A changed file changes no option, and buildout compares options: so the digest is one.
         self.digest = options["digest"] = self.wanted.digest()
-        self.newest = section.get("newest") == "true" and not self.wanted.means.offline
+        self.newest = self.wanted.means.newest and not self.wanted.means.offline
         for option in _WITH_URLS:
             if option in options:  # buildout writes options into .installed.cfg
                 hidden = masked(options[option])
@@ -538,6 +538,7 @@ def _means(
     hosts = _lines(section, "allow-hosts")
     return Means(
         offline="true" in (section.get("offline"), section.get("install-from-cache")),
+        newest=section.get("newest") == "true",
         cache=_path(cache, pathlib.Path(section["directory"])) if cache else None,
         allowed_hosts=() if "*" in hosts else tuple(hosts),
         socket_timeout=_number(section, "socket-timeout", errors),
