@@ -180,14 +180,25 @@ class Site:
         return "ok"
 
 
+class Serving(layers.Layer):
+    """What a site needs: nginx, and a first process of its own."""
+
+    # these are set up first
+    __bases__ = (layers.NGINX, FIRST_PROCESS)
+
+    def __init__(self) -> None:
+        super().__init__("SERVING", "nginx-light")
+
+
+SERVING = Serving()
+
+
 class ServingTest(unittest.TestCase):
-    layer = FIRST_PROCESS
+    layer = SERVING
 
     def setUp(self) -> None:
-        FIRST_PROCESS.require(self)
-        if not layers.NGINX.program:
-            layers.NGINX.setUp()
         layers.NGINX.require(self)
+        FIRST_PROCESS.require(self)
 
     def site(self, reload: str = "") -> Site:
         directory = tempfile.TemporaryDirectory(prefix="eggcrate-")
