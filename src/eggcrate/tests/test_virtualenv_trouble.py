@@ -160,33 +160,29 @@ class TestHostile(Case):
         """What the part says of the wheel, as nobody, where nothing but a tmpfs is writable."""
         code = _PROCESS.format(
             path=sys.path,
-            directory="/tmp/site",
+            directory="/mnt/site",
             options={
                 "recipe": "eggcrate:virtualenv-part",
                 "requirements": name,
                 "installer": installer,
-                "index": "/tmp/evil",
-                "find-links": "/tmp/evil",
+                "index": "/mnt/evil",
+                "find-links": "/mnt/evil",
             },
         )
         script = f"""
             set -e
             mount --make-rprivate /
             mount -t tmpfs -o mode=1777 none /mnt
-            cp -r {self.directory}/evil /mnt/
-            cp {self.directory}/program.py /mnt/
-            # another Python's directories may be closed to others
+            cp -r {self.directory}/evil {self.directory}/program.py /mnt/
             chmod -R a+rX /mnt
-            mount -t tmpfs -o mode=1777 none /tmp
-            cp -r /mnt/evil /mnt/program.py /tmp/
             awk '{{print $2}}' /proc/mounts | sort -ru | while read -r place; do
-                case $place in /proc*|/sys*|/dev*|/tmp) continue;; esac
+                case $place in /proc*|/sys*|/dev*|/mnt) continue;; esac
                 mount -o remount,bind,ro "$place" 2>/dev/null || :
             done
-            mkdir -m 777 /tmp/site /tmp/nobody /tmp/canary
-            export HOME=/tmp/nobody UV_CACHE_DIR=/tmp/nobody/cache TMPDIR=/tmp/nobody
-            {sys.executable} /tmp/program.py || :
-            test -z "$(ls -A /tmp/canary)" && test ! -e /tmp/evil.py && echo nothing outside
+            mkdir -m 777 /mnt/site /mnt/nobody /mnt/canary
+            export HOME=/mnt/nobody UV_CACHE_DIR=/mnt/nobody/cache TMPDIR=/mnt/nobody
+            {sys.executable} /mnt/program.py || :
+            test -z "$(ls -A /mnt/canary)" && test ! -e /mnt/evil.py && echo nothing outside
             """
         (self.directory / "program.py").write_text(code)
         done = subprocess.run(
@@ -207,9 +203,9 @@ class TestHostile(Case):
 
     def test_files_outside(self) -> None:
         """pip refuses the wheel, and uv leaves such files out."""
-        climb = "../" * 12 + "tmp/canary/out.py"
+        climb = "../" * 12 + "mnt/canary/out.py"
         self.wheel("climbing", {climb: ""})
-        self.wheel("absolute", {"/tmp/canary/out.py": ""})
+        self.wheel("absolute", {"/mnt/canary/out.py": ""})
         self.wheel("data", {f"data-1.0.data/data/{climb}": ""})
         for name in ("climbing", "absolute", "data"):
             self.refused_in_sandbox(
@@ -222,7 +218,7 @@ class TestHostile(Case):
     def test_files_of_the_environment(self) -> None:
         self.wheel("config", {"config-1.0.data/data/pyvenv.cfg": "home = /"})
         self.refused_in_sandbox(
-            "config", "a package has overwritten /tmp/site/parts/tool/pyvenv"
+            "config", "a package has overwritten /mnt/site/parts/tool/pyvenv"
         )
         self.wheel("program", {"program-1.0.data/scripts/python": "#!/bin/sh\n"})
         self.refused_in_sandbox(
