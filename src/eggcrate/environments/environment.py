@@ -18,7 +18,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from eggcrate.environments.interpreters import Interpreter
 from eggcrate.environments.process import masked
@@ -279,15 +279,21 @@ def _link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
 
     Installers replace files and never write into one: they, too, link them from their caches.
     """
-    marker = source / MARKER
+    marker = os.fspath(source / MARKER)
 
-    def without_marker(directory: str, names: list[str]) -> Sequence[str]:
-        return [MARKER] if os.fspath(source) == directory else []
+    # shutil.copytree asks for each file's state and sets each directory's times
+    def link(directory: str, twin: str) -> None:
+        os.mkdir(twin)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    link(entry.path, os.path.join(twin, entry.name))
+                elif entry.path != marker:
+                    _link_or_copy(entry.path, os.path.join(twin, entry.name))
+        shutil.copymode(directory, twin)
 
-    shutil.copytree(
-        source, target, symlinks=True, ignore=without_marker, copy_function=_link_or_copy
-    )
-    _link_or_copy(os.fspath(marker), os.fspath(target / MARKER))
+    link(os.fspath(source), os.fspath(target))
+    _link_or_copy(marker, os.fspath(target / MARKER))
 
 
 def _link_or_copy(source: str, target: str) -> None:
