@@ -27,6 +27,9 @@ from eggcrate.errors import InstallError
 #: the file that makes an environment complete; it concerns this machine only
 MARKER = ".eggcrate.json"
 
+#: the first file of every environment
+_FIRST = "pyvenv.cfg"
+
 #: part of every digest: a higher number makes all environments anew
 _FORMAT = 2
 
@@ -223,8 +226,9 @@ def changed(wanted: Wanted, before: Record | None, foundation: str) -> Iterator[
 
 def _refuse_others(location: pathlib.Path) -> None:
     """Leave a directory alone that no run of ours has begun."""
-    is_begun = os.path.lexists(location / "pyvenv.cfg") or os.path.lexists(location / MARKER)
-    if location.is_dir() and not is_begun and any(location.iterdir()):
+    is_begun = os.path.lexists(location / _FIRST)
+    # empty directories are all that is there before
+    if not is_begun and any(files for _, _, files in os.walk(location)):
         raise InstallError(
             f"{location} is there already, and is no environment",
             "move it away, or give the part another name",
@@ -305,9 +309,16 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _remove(path: pathlib.Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        # first of all it stops being complete: this may be killed, too
+        # first of all it stops being complete, and last of all being an environment: this may
+        # be killed, too
         (path / MARKER).unlink(missing_ok=True)
-        shutil.rmtree(path)
+        for child in path.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            elif child.name != _FIRST:
+                child.unlink()
+        (path / _FIRST).unlink(missing_ok=True)
+        path.rmdir()
     else:
         path.unlink(missing_ok=True)
 

@@ -704,6 +704,23 @@ class TestKilled(Case):
         self.recipe(requirements="hello").install()
         self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
 
+    def test_before_there_was_any_file(self) -> None:
+        (self.location / "lib").mkdir(parents=True)
+        self.recipe(requirements="hello").install()
+        self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
+
+    def test_while_it_was_removed(self) -> None:
+        self.recipe(requirements="hello").install()
+        with (
+            mock.patch.object(pathlib.Path, "rmdir", side_effect=KeyboardInterrupt),
+            mock.patch.object(shutil, "rmtree", side_effect=KeyboardInterrupt),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            environment._remove(self.location)
+        self.assertFalse((self.location / environment.MARKER).exists())
+        self.recipe(requirements="hello").install()
+        self.assertEqual(self.output(self.location / "bin" / "hello"), "hello 2.0")
+
     def test_with_an_old_environment(self) -> None:
         self.recipe(requirements="hello == 1.0").install()
         before = self.tree()
