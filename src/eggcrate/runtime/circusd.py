@@ -145,11 +145,7 @@ def _run(config: str, settings: Mapping[str, Any]) -> int | None:
     if arbiter.umask is not None:
         os.umask(arbiter.umask)
     inherit(arbiter.watchers, settings["watchers"], os.environ)
-    keepers = [
-        keep(found, f".circus-{number}")
-        for number, found in enumerate(arbiter.sockets.values())
-        if found.is_unix
-    ]
+    keepers = [keep(found) for found in arbiter.sockets.values() if found.is_unix]
     return _Supervisor(arbiter, stop_timeout, keepers).run()
 
 
@@ -173,13 +169,13 @@ def inherit(
             )
 
 
-def keep(socket_: Any, other_name: str) -> Callable[[], None]:
+def keep(socket_: Any) -> Callable[[], None]:
     """Have a socket of Circus's outlast programs that remove its file.
 
     gunicorn does, when it ends, though it was given the socket and hasn't made it.  Such
-    programs know the name to which it was bound; so that is another one beside it, and its own
-    name is a link.  What comes back is to be called now and then, and makes up for a missing
-    name: a program that wants to remove it would fail.
+    programs know the name to which it was bound; so that is another one beside it, with a dot
+    before it, and its own name is a link.  What comes back is to be called now and then, and
+    makes up for a missing name: a program that wants to remove it would fail.
     """
     name = socket_.path
     close, bind = socket_.close, socket_.bind_and_listen
@@ -190,7 +186,8 @@ def keep(socket_: Any, other_name: str) -> Callable[[], None]:
                 # in Circus's words
                 raise FileExistsError(f"{name!r} already exists. You might want to remove it.")
             os.unlink(name)
-        socket_.path = os.path.join(os.path.dirname(name), other_name)
+        directory, own = os.path.split(name)
+        socket_.path = os.path.join(directory, f".{own}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_.path)
         bind()
