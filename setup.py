@@ -31,6 +31,9 @@ setup(
     package_data={"eggcrate": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
+        # reads an nginx configuration for the lint of nginx-config: pure Python, by nginx's
+        # own makers, no dependencies
+        "crossplane>=0.5.8",
         # gzip of libdeflate: the same bytes on every processor, four times as fast as zlib
         "deflate>=0.9",
         "zc.buildout>=6",

@@ -179,7 +179,16 @@ class Distributions(unittest.TestCase):
         }
         self.assertEqual(
             required,
-            {"zc.buildout", "zc.recipe.egg", "deflate", "tqdm", "uv", "packaging", "tomli"},
+            {
+                "zc.buildout",
+                "zc.recipe.egg",
+                "deflate",
+                "tqdm",
+                "crossplane",
+                "uv",
+                "packaging",
+                "tomli",
+            },
         )
 
     def test_the_sdist_has_the_whole_project(self) -> None:
