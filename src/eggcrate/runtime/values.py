@@ -1,0 +1,157 @@
+"""Values of options and settings: what each type admits, and how it is written then.
+
+Every type but ``text`` admits a set of ASCII characters in which there is no blank, quote,
+backslash, dollar, semicolon, brace or control character: what is accepted can't end a word of
+a configuration or begin another one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_SIZE = re.compile(r"[0-9]{1,15}[kKmMgG]?")
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|[smhdwMy]))+|[0-9]{1,9}")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?")
+_PATH = re.compile(r"/[A-Za-z0-9._@+,=:~/-]*")
+_URL_PATH = re.compile(r"/[A-Za-z0-9._~+,=:@%/-]*")
+_URL = re.compile(
+    rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?"
+    r"(?:/[A-Za-z0-9._~+,=:@%/?&-]*)?"
+)
+_WORD = re.compile(r"[A-Za-z0-9._@+,=:~/%-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+TRUE = ("true", "yes", "on", "1")
+FALSE = ("false", "no", "off", "0")
+
+
+def port(text: str) -> str:
+    """A TCP port, in decimal."""
+    if _INTEGER.fullmatch(text) and 1 <= int(text) <= 65535:
+        return str(int(text))
+    raise ValueError("must be a port number, 1 to 65535")
+
+
+def integer(text: str) -> str:
+    """A whole number."""
+    if _INTEGER.fullmatch(text):
+        return str(int(text))
+    raise ValueError("must be a whole number")
+
+
+def boolean(text: str) -> str:
+    """``true`` or ``false``, of any of the usual words."""
+    if text.lower() in (*TRUE, *FALSE):
+        return "true" if text.lower() in TRUE else "false"
+    raise ValueError("must be true or false")
+
+
+def size(text: str) -> str:
+    """A number of bytes, or of kilobytes, megabytes or gigabytes with k, m or g."""
+    if _SIZE.fullmatch(text):
+        return text
+    raise ValueError("must be a size: a number with k, m or g behind it, as 10m")
+
+
+def duration(text: str) -> str:
+    """A time as nginx writes it: ``500ms``, ``30s``, ``1h30m``; a bare number is seconds."""
+    if _DURATION.fullmatch(text):
+        return text
+    raise ValueError("must be a time: a number with ms, s, m, h or d behind it, as 30s")
+
+
+def hostname(text: str) -> str:
+    """A host name (RFC 1123), perhaps with ``*.`` in front, or an address."""
+    if re.fullmatch(r"[0-9.]+", text) or text.startswith("["):
+        try:
+            ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            pass
+        else:
+            if (":" in text) == (text.startswith("[") and text.endswith("]")):
+                return text
+    elif _HOSTNAME.fullmatch(text) and len(text) <= 253:
+        return text.lower()
+    raise ValueError("must be a host name, as shop.example")
+
+
+def network(text: str) -> str:
+    """An address, or a network in CIDR notation."""
+    try:
+        if "%" not in text:  # no network has a zone
+            return str(ipaddress.ip_network(text)) if "/" in text else _address(text)
+    except ValueError as error:
+        if "has host bits set" in str(error):
+            right = ipaddress.ip_network(text, strict=False)
+            raise ValueError(f"must be a network, as {right}: it has host bits set") from None
+    raise ValueError("must be an address or a network, as 10.0.0.0/8")
+
+
+def path(text: str) -> str:
+    """An absolute path, without dots that lead up."""
+    if _PATH.fullmatch(text) and ".." not in text.split("/"):
+        return text
+    raise ValueError("must be an absolute path of letters, digits and any of . _ - @ + , = : ~")
+
+
+def url_path(text: str) -> str:
+    """The path of a URL."""
+    if _URL_PATH.fullmatch(text) and ".." not in text.split("/"):
+        return text
+    raise ValueError("must be the path of a URL, as /shop/")
+
+
+def url(text: str) -> str:
+    """An address on the web."""
+    if _URL.fullmatch(text):
+        return text
+    raise ValueError("must be a URL that begins with http:// or https://")
+
+
+def word(text: str) -> str:
+    """One word of letters, digits and a few signs."""
+    if _WORD.fullmatch(text):
+        return text
+    raise ValueError("must be one word of letters, digits and any of . _ - @ + , = : ~ / %")
+
+
+def text(text: str) -> str:
+    """Anything on one line that can be shown."""
+    if _CONTROL.search(text):
+        raise ValueError("must be one line of text, without control characters")
+    return text
+
+
+def several(one: Callable[[str], str]) -> Callable[[str], str]:
+    """A type of values with blanks or commas between them; they come back with one blank."""
+
+    def check(text: str) -> str:
+        words = text.replace(",", " ").split()
+        if not words:
+            raise ValueError("must name at least one")
+        return " ".join(map(one, words))
+
+    return check
+
+
+hostnames = several(hostname)
+networks = several(network)
+
+
+def choice(choices: Sequence[str]) -> Callable[[str], str]:
+    """A type of a few words."""
+
+    def check(text: str) -> str:
+        if text in choices:
+            return text
+        raise ValueError(f"must be one of {', '.join(choices)}")
+
+    return check
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
