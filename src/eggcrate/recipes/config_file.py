@@ -73,9 +73,11 @@ class ConfigFile:
         known = {*_OPTIONS, *more_options}
         source = self._source(options, known, declare is not None, otherwise)
         template = references.parse(source.text, source.name)
+        #: the options of the part that the template refers to
+        self.own_names = self._own_names(template)
         errors: list[EggcrateError] = []
         with _noting(errors):
-            raise_all(_misspelt(options, known, self._own_names(template)))
+            raise_all(_misspelt(options, known, self.own_names))
         with _noting(errors):
             self._mode = _mode(options.get("mode", "")) or source.mode
         with _noting(errors):

@@ -1,13 +1,27 @@
-"""``eggcrate:nginx-config``: a configuration for nginx, made from a template and tested."""
+"""``eggcrate:nginx-config``: a configuration for nginx, from a template or declared, tested."""
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import MutableMapping
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
 
-from eggcrate.config import nginx
+from eggcrate.config import nginx, nginx_declared, references
+from eggcrate.config.nginx_declared import Surroundings
+from eggcrate.config.nginx_options import MAIN, SITE
+from eggcrate.config.references import Rendered
+from eggcrate.errors import EggcrateError, SettingsError, raise_all
 from eggcrate.recipes.boundary import user_errors
-from eggcrate.recipes.config_file import Buildout, ConfigFile, flag
+from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, text_of
+
+#: what a user may write here that circus-config doesn't have, beside the declared options
+OPTIONS = ("check", "circus", "ignore")
+
+_ALL = (*MAIN, *SITE)
+_SOCKET = re.compile(r"^\[socket:(?P<name>[^\]\n]+)\](?P<body>(?:\n(?!\[).*)*)", re.MULTILINE)
 
 
 class Recipe:
@@ -17,29 +31,85 @@ class Recipe:
         self, buildout: Buildout, name: str, options: MutableMapping[str, str]
     ) -> None:
         self._name = name
+        self._buildout = buildout
+        self._options = options
         with user_errors(name):
             self._check = flag(options, "check", default=True)
-            self._file = ConfigFile(
-                buildout, name, options, file_name="nginx.conf", more_options=["check"]
+            raise_all(_misspelt(options))
+            self._declared = {
+                option: options[option]
+                for option in sorted(options)
+                if nginx_declared.is_declared(option)
+            }
+            own_text = bool(
+                options.get("input", "").strip() or options.get("inline", "").strip()
             )
+            self._file = ConfigFile(
+                buildout,
+                name,
+                options,
+                file_name="nginx.conf",
+                more_options=[*OPTIONS, *self._declared, *_ALL],
+                declare=None if own_text or not self._declared else self._declare,
+                otherwise=", or declare upstream and server-names",
+            )
+            if own_text:
+                raise_all(self._unused())
+            if self._check and not self._file.is_current():
+                self._lint()
 
     def install(self) -> tuple[str, ...]:
         """Test the file and write it."""
         with user_errors(self._name):
-            self._test()
+            if self._check:
+                if self._file.is_current():
+                    self._lint()  # what may be ignored can be something else now
+                self._test()
             self._file.write()
         return ()  # the file is owned through eggcrate.recipes.ownership
 
     def update(self) -> tuple[str, ...]:
         """Do the same when the file would change; what is there has been tested."""
         with user_errors(self._name):
-            if not self._file.is_current():
+            if self._check and not self._file.is_current():
                 self._test()
             self._file.write()
         return ()
 
+    def _declare(self, before: Rendered | None, run_directory: pathlib.Path) -> Rendered:
+        del before  # there is a template, or there are options
+        return nginx_declared.declared(self._declared, self._surroundings(run_directory))
+
+    def _surroundings(self, run_directory: pathlib.Path) -> Surroundings:
+        return Surroundings(
+            part=self._name,
+            directory=self._buildout["buildout"]["directory"],
+            run_directory=os.fspath(run_directory),
+            socket=self._socket,
+        )
+
+    def _unused(self) -> Iterator[EggcrateError]:
+        """Options that declare something beside a template that makes no use of them."""
+        used = self._file.own_names
+        for option in sorted(set(self._declared) - used):
+            yield SettingsError(
+                f"{option} means nothing where a template makes the text",
+                f"write it in the template, use ${{{option}}} there, or take {option} out",
+            )
+
+    def _lint(self) -> None:
+        """Look at the finished text, and at certificates; raises every complaint."""
+        if self._declared and "tls-certificate" in " ".join(
+            (*self._declared, *self._declared.values())
+        ):
+            from eggcrate.config import certificates
+
+            around = self._surroundings(self._file.run_directory)
+            pairs = nginx_declared.certificates(self._declared, around)
+            raise_all(certificates.complaints(pairs, self._file.directory))
+
     def _test(self) -> None:
-        program = nginx.find() if self._check else None
+        program = nginx.find()
         if program is None:
             return
         untested = nginx.check(
@@ -51,3 +121,95 @@ class Recipe:
         )
         if untested:
             logging.getLogger(self._name).warning("not tested to the end: %s", untested)
+
+    # The sockets of circus-config parts ---------------------------------------------------
+
+    def _socket(self, name: str) -> str:
+        """The address of a socket, as nginx writes it."""
+        part = self._options.get("circus", "").strip() or "circus"
+        if part not in list(self._buildout.keys()):
+            raise SettingsError(
+                f"there is no part [{part}] that could have the socket {name}",
+                "set circus to your circus-config part, or write the address of the socket",
+            )
+        found = self._sockets(part)
+        if name in found:
+            return found[name]
+        near = difflib.get_close_matches(name, sorted(found), 1)
+        raise SettingsError(
+            f"[{part}] has no socket {name}",
+            f"write socket:{near[0]}, the nearest name there is"
+            if near
+            else f"declare socket.{name} there, or write the address of the socket",
+        )
+
+    def _sockets(self, part: str) -> dict[str, str]:
+        """The sockets of a circus-config part, by name, with their addresses.
+
+        The part may be on its way here itself, for the path of our file.  Then its text is
+        not made yet, and what its options say has to do.
+        """
+        options = self._buildout[part]
+        directory = self._buildout["buildout"]["directory"]
+        run = os.path.normpath(
+            os.path.join(directory, options.get("run-directory", "") or "var/run")
+        )
+        text = text_of(self._buildout, options["output"]) if "output" in options else None
+        texts = [(match["name"], match["body"]) for match in _SOCKET.finditer(text or "")]
+        if text is None:
+            texts += [
+                (option.partition(".")[2], options.get(option, ""))
+                for option in options
+                if option.startswith("socket.")
+            ]
+            texts += [(socket, "") for socket in _preset_sockets(options)]
+            texts += self._template_sockets(part, options, run)
+        found: dict[str, str] = {}
+        for name, body in texts:
+            said = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", body, re.MULTILINE))
+            path = said.get("path", "")
+            if not path and said.get("port"):
+                found.setdefault(name, f"{said.get('host') or '127.0.0.1'}:{said['port']}")
+                continue
+            path = path or f"{run}/{name.lower()}.sock"
+            found.setdefault(name, f"unix:{os.path.normpath(os.path.join(directory, path))}")
+        return found
+
+    def _template_sockets(
+        self, part: str, options: Mapping[str, str], run: str
+    ) -> list[tuple[str, str]]:
+        """The sections of sockets in a template, whose part is not that far."""
+        path = options.get("input", "").strip()
+        text = options.get("inline", "")
+        if path:
+            directory = self._buildout["buildout"]["directory"]
+            try:
+                text = pathlib.Path(directory, path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                return []  # circus-config says what is wrong
+
+        def resolve(section: str, option: str) -> str:
+            if section in ("", part) and option == "run-directory":
+                return run
+            return self._buildout[section or part].get(option) or ""
+
+        return [
+            (match["name"], references.parse(match["body"], path).render(resolve).text)
+            for match in _SOCKET.finditer(text)
+        ]
+
+
+def _preset_sockets(options: Mapping[str, str]) -> Iterator[str]:
+    """The sockets that presets of watchers make for themselves."""
+    for option in options:
+        kind, _, name = option.partition(".")
+        text = options.get(option, "") if kind == "watcher" else ""
+        if re.search(r"^preset\s*=\s*(?:gunicorn|uvicorn|waitress)\s*$", text, re.MULTILINE):
+            named = re.search(r"^socket\s*=\s*(\S+)", text, re.MULTILINE)
+            yield named[1] if named else name
+
+
+def _misspelt(options: Mapping[str, str]) -> Iterator[SettingsError]:
+    for option in sorted(options):
+        if near := nginx_declared.nearest(option):
+            yield SettingsError(f"has an unknown option {option}", f"write {near}")
