@@ -312,10 +312,13 @@ class _Configuration:
             self._error(f"{place}: {name} is there twice", "leave one of the two out")
         elif name not in level._table:
             near = difflib.get_close_matches(name, sorted(level._table), 1)
-            known = ", ".join(level._table)
             self._error(
                 f"{place}: {name} is no option here",
-                f"write {near[0]}" if near else f"use one of {known}",
+                f"write {name} in the part itself, as it holds for all"
+                if name in MAIN
+                else f"write {near[0]}, the nearest name there is"
+                if near
+                else "look at the page of nginx-config for those that may stand here",
             )
         else:
             self._take(level, name, _dedented(lines), place)
@@ -329,7 +332,9 @@ class _Configuration:
         if name == "hashed-names" or option.check is raw:
             text = text.replace("$${", "${")
         place = place or name
-        good = not text  # an empty option is one that is switched off
+        if not text and option.default and not option.lines and option.check is not raw:
+            text = option.default  # as if nobody had said anything
+        good = not text
         if option.lines:
             kept = []
             for line, where in lines:
@@ -390,7 +395,7 @@ class _Configuration:
         tls = level.text("tls")
         secure = self._addresses(level, "listen-tls") if tls == "on" else []
         site = _Site(name, level, suffix, names, self._addresses(level, "listen"), secure)
-        if not site.plain and not secure:
+        if not site.plain and not secure and not level.text("listen").strip():
             self._error(
                 f"{level.place('listen')}: there is no address to listen on",
                 "set listen to a port, as listen = 8080",
@@ -974,6 +979,9 @@ class _Configuration:
         text.add(f"include {_word(main.text('mime-types'))};", main.place("mime-types"))
         text.add("default_type application/octet-stream;", _OWN)
         text.add("charset utf-8;", _OWN)
+        # text/html always has it
+        types = "text/css text/javascript text/plain text/xml application/javascript"
+        text.add(f"charset_types {types};", _OWN)
         text.add("", _OWN)
         text.comment(
             "What nginx writes goes here, as the rest of the file system may be read-only.",
