@@ -60,7 +60,7 @@ http {
         default "";
         "~^[^:]+(?<client_port>:[0-9]{1,5})$" $client_port;
     }
-    map $http_upgrade $connection {
+    map $http_upgrade $upgrade {
         default upgrade;
         "" "";
     }
@@ -85,7 +85,7 @@ http {
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Proto $proto;
     proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $connection;
+    proxy_set_header Connection $upgrade;
     proxy_read_timeout 60s;
 
     server {
@@ -297,7 +297,7 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     ("    proxy_http_version 1.1;\n", "", "websocket-version", "HTTP/1.0", "Upgrade $http"),
     (
-        "    proxy_set_header Connection $connection;\n",
+        "    proxy_set_header Connection $upgrade;\n",
         "",
         "websocket-connection",
         "without Connection",
@@ -317,7 +317,7 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "        default upgrade;\n",
         "",
         "map-default",
-        "$connection has no default",
+        "$upgrade has no default",
         "$http_upgrade $c",
     ),
     ("age=63072000", "age=3600", "hsts-short", "max-age=3600", "max-age"),
