@@ -76,17 +76,17 @@ class ConfigFile:
         #: the options of the part that the template refers to
         self.own_names = self._own_names(template)
         errors: list[EggcrateError] = []
-        with _noting(errors):
+        with noting(errors):
             raise_all(_misspelt(options, known, self.own_names))
-        with _noting(errors):
+        with noting(errors):
             self._mode = _mode(options.get("mode", "")) or source.mode
-        with _noting(errors):
+        with noting(errors):
             self.rendered = template.render(self._resolve)
             if declare is not None:
                 before = self.rendered if source.name else None
                 self.rendered = declare(before, self.run_directory)
             self._data = _encoded(self.rendered)
-        with _noting(errors):
+        with noting(errors):
             self._check_output(output, source.path)
         raise_all(errors)
         self._check_writable()
@@ -347,7 +347,7 @@ def _hint(name: str, names: Iterable[str], write: Callable[[str], str]) -> str:
 
 
 @contextlib.contextmanager
-def _noting(errors: list[EggcrateError]) -> Iterator[None]:
+def noting(errors: list[EggcrateError]) -> Iterator[None]:
     """Keep what is raised, so that the next check can be made too."""
     try:
         yield

@@ -15,7 +15,7 @@ from eggcrate.config.nginx_options import MAIN, SITE
 from eggcrate.config.references import Rendered
 from eggcrate.errors import EggcrateError, SettingsError, raise_all
 from eggcrate.recipes.boundary import user_errors
-from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, text_of
+from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, noting, text_of
 
 #: what a user may write here that circus-config doesn't have, beside the declared options
 OPTIONS = ("check", "circus", "ignore")
@@ -55,24 +55,20 @@ class Recipe:
             )
             if own_text:
                 raise_all(self._unused())
-            if self._check and not self._file.is_current():
-                self._lint()
 
     def install(self) -> tuple[str, ...]:
-        """Test the file and write it."""
+        """Judge the file and write it."""
         with user_errors(self._name):
             if self._check:
-                if self._file.is_current():
-                    self._lint()  # what may be ignored can be something else now
-                self._test()
+                self._judge()
             self._file.write()
         return ()  # the file is owned through eggcrate.recipes.ownership
 
     def update(self) -> tuple[str, ...]:
-        """Do the same when the file would change; what is there has been tested."""
+        """Do the same when the file would change; what is there has been judged."""
         with user_errors(self._name):
             if self._check and not self._file.is_current():
-                self._test()
+                self._judge()
             self._file.write()
         return ()
 
@@ -97,30 +93,54 @@ class Recipe:
                 f"write it in the template, use ${{{option}}} there, or take {option} out",
             )
 
-    def _lint(self) -> None:
-        """Look at the finished text, and at certificates; raises every complaint."""
-        if self._declared and "tls-certificate" in " ".join(
-            (*self._declared, *self._declared.values())
-        ):
+    def _judge(self) -> None:
+        """Ask the lint, nginx and the certificates; raises every complaint.
+
+        It is done when the parts before this one have made their files.
+        """
+        from eggcrate.config import nginx_lint
+
+        file = self._file
+        program = nginx.find()
+        errors, warnings = nginx_lint.complaints(
+            file.rendered,
+            output=file.output,
+            directory=file.directory,
+            run_directory=file.run_directory,
+            shown=file.shown,
+            ignored=self._options.get("ignore", "").split(),
+            nginx_missing=program is None,
+        )
+        with noting(errors):
+            raise_all(self._certificates())
+        if program is not None:
+            said: list[EggcrateError] = []
+            with noting(said):
+                untested = nginx.check(
+                    file.rendered,
+                    program,
+                    output=file.output,
+                    run_directory=file.run_directory,
+                    directory=file.directory,
+                )
+                if untested:
+                    warnings.append(f"not tested to the end: {untested}")
+            if any("-missing)" in error.what for error in errors):
+                said = []  # that's where it has stopped
+            if said:  # of the grammar nginx knows more than anybody
+                errors = [*said, *(one for one in errors if "(structure)" not in one.what)]
+        for warning in warnings:
+            logging.getLogger(self._name).warning("%s", warning)
+        raise_all(errors)
+
+    def _certificates(self) -> Iterator[EggcrateError]:
+        """What is wrong with the certificates of declared sites."""
+        if "tls-certificate" in " ".join((*self._declared, *self._declared.values())):
             from eggcrate.config import certificates
 
             around = self._surroundings(self._file.run_directory)
             pairs = nginx_declared.certificates(self._declared, around)
-            raise_all(certificates.complaints(pairs, self._file.directory))
-
-    def _test(self) -> None:
-        program = nginx.find()
-        if program is None:
-            return
-        untested = nginx.check(
-            self._file.rendered,
-            program,
-            output=self._file.output,
-            run_directory=self._file.run_directory,
-            directory=self._file.directory,
-        )
-        if untested:
-            logging.getLogger(self._name).warning("not tested to the end: %s", untested)
+            yield from certificates.complaints(pairs, self._file.directory)
 
     # The sockets of circus-config parts ---------------------------------------------------
 

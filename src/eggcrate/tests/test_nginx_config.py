@@ -48,7 +48,7 @@ http {
         listen 127.0.0.1:${custom:webapp_port};
         listen unix:${nginx:run-directory}/nginx.sock;
         location / {
-            proxy_set_header Host $host;
+            proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto $scheme;
             proxy_pass http://web;
             add_header X-Scheme "$${scheme}s";
         }
@@ -66,6 +66,7 @@ class NginxTest(unittest.TestCase):
         NGINX.require(self)
         self.sample = Sample(self)
         self.sample.write("templates/nginx.conf.in", TEMPLATE)
+        self.sample.write("parts/nginx/conf.d/empty.conf", "")
 
     def template(self, line: str, replaced: str = "    # here") -> None:
         assert replaced in TEMPLATE
@@ -164,16 +165,16 @@ class Refused(NginxTest):
         )
 
     def test_an_include_of_the_buildout_that_is_missing(self) -> None:
-        self.template("    include ${buildout:directory}/nope.conf;")
-        self.refused(
-            'templates/nginx.conf.in, line 11: open() "SAMPLE/nope.conf" failed'
-            " (2: No such file or directory)"
-        )
-        self.template("    include nope.conf;")
-        self.refused(
-            'templates/nginx.conf.in, line 11: open() "SAMPLE/parts/nginx/nope.conf" failed'
-            " (2: No such file or directory)"
-        )
+        for path in ("${buildout:directory}/nope.conf", "nope.conf"):
+            self.template(f"    include {path};")
+            shown = path.replace("${buildout:directory}", "SAMPLE")
+            self.assertEqual(
+                self.sample.error(BUILDOUT),
+                f"[nginx] templates/nginx.conf.in, line 11: include {shown} leads to no file "
+                "(include-missing); write the file, or correct the path, which starts from the "
+                "output's directory, or add include-missing to ignore",
+            )
+            self.assertFalse((self.sample.directory / OUTPUT).exists())
 
     def test_a_certificate_of_the_buildout_that_is_missing(self) -> None:
         self.template(
@@ -184,8 +185,7 @@ class Refused(NginxTest):
         )
         message = self.sample.error(BUILDOUT)
         self.assertIn(
-            "[nginx] templates/nginx.conf.in, line 17: cannot load certificate"
-            ' "SAMPLE/nope.pem"',
+            "templates/nginx.conf.in, line 17: ssl_certificate SAMPLE/nope.pem is not there",
             message,
         )
         self.assertFalse((self.sample.directory / OUTPUT).exists())
@@ -318,7 +318,7 @@ class Programs(NginxTest):
         )
 
     def test_without_nginx_nothing_is_said(self) -> None:
-        self.template("    lissten 80;")
+        self.template("    of_a_module 80;")
         with unittest.mock.patch.object(nginx, "find", return_value=None):
             self.accepted()
 
