@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 
+from eggcrate.config.nginx_scratch import Scratch
 from eggcrate.config.references import Rendered
 from eggcrate.errors import TemplateError
 
@@ -36,6 +37,13 @@ _MACHINE = re.compile(
 # Where a configuration loads modules of the machine, its directives depend on them.
 _MODULES = re.compile(r"^\s*(?:load_module\s|include\s[^;]*modules)", re.MULTILINE)
 
+# What may be defined in a file that only the image has.
+_ELSEWHERE = re.compile(
+    r'unknown "\w+" variable|unknown log format|zero size shared memory zone|'
+    r'no "(?:events" section|ssl_certificate)|"\w+" zone|zone "[^"]*" is unknown|'
+    r"no port in upstream"
+)
+
 # Directives that came after nginx 1.18: one that is older must not call them mistakes.
 _NEWER = re.compile(
     r"http[23]\w*|quic_\w+|"
@@ -54,6 +62,54 @@ def find() -> str | None:
     return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 
+def version(program: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The version of an nginx, and that of the OpenSSL it runs with: ``(1, 22, 1)``.
+
+    One that nginx doesn't tell, because it can't be asked or has another library, is empty.
+    """
+    said = _about(program)
+    nginx = re.search(r"^nginx version: [^/\n]*/(\d+(?:\.\d+)*)", said, re.MULTILINE)
+    # "built with OpenSSL 3.0.22 ... (running with OpenSSL 3.0.19 ...)" where they differ
+    openssl = re.search(r"running with OpenSSL (\d+(?:\.\d+)*)", said) or re.search(
+        r"^built with OpenSSL (\d+(?:\.\d+)*)", said, re.MULTILINE
+    )
+    return _numbers(nginx), _numbers(openssl)
+
+
+def _numbers(found: re.Match[str] | None) -> tuple[int, ...]:
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def _prefix(program: str) -> str:
+    """The directory from which the paths of modules start."""
+    found = re.search(r"--prefix=(\S+)", _about(program))
+    return found[1] if found else "/usr/local/nginx"
+
+
+def _about(program: str) -> str:
+    """What ``nginx -V`` says; nothing if it can't be asked."""
+    try:
+        return _asked_about(program, os.stat(program).st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.cache
+def _asked_about(program: str, _modified: int) -> str:
+    try:
+        result = subprocess.run(
+            [program, "-V"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stderr.decode("utf-8", "replace")
+
+
 def check(
     rendered: Rendered,
     program: str,
@@ -64,19 +120,21 @@ def check(
 ) -> str:
     """Have ``program`` test the text as it would stand in ``output``; raise what is wrong.
 
-    The result says what could not be tested, and why, or is empty: a problem of this
-    machine (an address that is taken, a file, a user or a name that only the image has) is
-    no mistake of the configuration.  Files that are missing below ``directory``, the
-    buildout's, are one.  What nginx makes when it tests (its pid file, sockets, temporary
-    directories, log files) is made in a temporary directory, unless the configuration has
-    it outside the run directory.
+    What nginx reads is a copy that depends on nothing of this machine, see
+    :class:`~eggcrate.config.nginx_scratch.Scratch`.  The result says what could not be
+    tested all the same, and why, or is empty: what this machine lacks is no mistake of the
+    configuration.  Files that are missing below ``directory``, the buildout's, are one.
+    What nginx makes when it tests (its pid file, sockets, temporary directories, log files)
+    is made in a temporary directory, but for log files in the buildout.
     """
     if not _MAIN.search(rendered.text):
         return "it has neither an events nor an http block, so another file must include it"
     with tempfile.TemporaryDirectory(prefix="eggcrate-") as temporary:
         if not re.fullmatch(r"[\w/.+-]+", temporary):
             return f"the name of the temporary directory, {temporary!r}, would need quotes"
-        scratch = _Scratch(pathlib.Path(temporary), output, run_directory)
+        root = pathlib.Path(temporary)
+        prefix = functools.partial(_prefix, program)
+        scratch = Scratch(root, output, run_directory, directory, prefix)
         scratch.write(rendered.text)
         said = _ask(program, scratch.copy)
         if not said:
@@ -90,10 +148,7 @@ def check(
         ours = path == scratch.copy
         what, path = scratch.real(what), scratch.real(path)
 
-    def foreign(file: str) -> bool:
-        normal = pathlib.Path(os.path.normpath(file))
-        return not normal.is_relative_to(directory) or normal.is_relative_to(run_directory)
-
+    foreign = scratch.foreign
     modules = bool(_MODULES.search(rendered.text))
     if variable := _VARIABLE.match(what):  # nginx gives no line
         line = _line_of(rf"\$\{{?{variable['name']}\b", rendered.text)
@@ -107,6 +162,8 @@ def check(
         machine = foreign(opened["path"])
     else:
         machine = bool(_MACHINE.search(what))
+    if scratch.incomplete and _ELSEWHERE.match(what):
+        machine = True
     if ours:
         complaint = f"{rendered.where(line) if line else rendered.name}: {what}"
     else:
@@ -142,41 +199,6 @@ def _ask(program: str, configuration: str) -> str:
         return ""
     said = result.stdout.decode("utf-8", "replace").strip()
     return said or f"{program} -t ended with status {result.returncode}"
-
-
-class _Scratch:
-    """A place in which nginx finds a copy of the configuration and can't touch the site.
-
-    Its run directory is empty, because a test makes the directories and sockets that are
-    configured there.  The files beside the output are there too, as links: an include
-    with a relative path starts from the configuration's directory.
-    """
-
-    def __init__(
-        self, root: pathlib.Path, output: pathlib.Path, run_directory: pathlib.Path
-    ) -> None:
-        self._root = root
-        self._output = output
-        self._run_directory = run_directory
-        self.copy = str(root / "conf" / output.name)
-
-    def write(self, text: str) -> None:
-        """Lay the place out, with ``text`` as the configuration."""
-        for name in ("conf", "run"):
-            (self._root / name).mkdir()
-        with contextlib.suppress(OSError):  # no such directory yet, or none that we may read
-            for beside in self._output.parent.iterdir():
-                if beside.name != self._output.name:
-                    (self._root / "conf" / beside.name).symlink_to(beside)
-        # whole path components only: /srv/run is no part of /srv/run2 or of /old/srv/run
-        path = rf"(?<![\w./-]){re.escape(str(self._run_directory))}(?![\w.-])"
-        replaced = re.sub(path, str(self._root / "run"), text)
-        pathlib.Path(self.copy).write_bytes(replaced.encode("utf-8"))
-
-    def real(self, text: str) -> str:
-        """``text`` with the names of the real places."""
-        text = text.replace(str(self._root / "conf"), str(self._output.parent))
-        return text.replace(str(self._root / "run"), str(self._run_directory))
 
 
 def _line_of(pattern: str, text: str) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import socket
+import time
 import unittest
 import unittest.mock
 from collections.abc import Iterator
 
-from eggcrate.config import nginx
+from eggcrate.config import nginx, nginx_scratch
 from eggcrate.tests.layers import NGINX
 from eggcrate.tests.test_circus_config import Sample
 
@@ -205,40 +207,219 @@ class Refused(NginxTest):
         self.assertEqual(self.sample.read(OUTPUT), good)
 
 
+class Elsewhere(NginxTest):
+    """What only another machine has is replaced in the copy, and all is tested."""
+
+    def passes(self, *lines: str, replaced: str = "    # here") -> None:
+        """nginx gets past each of the lines, and to the end of the text."""
+        for line in lines:
+            with self.subTest(line):
+                self.template(line, replaced)
+                self.accepted()
+                self.template(line, replaced)
+                path = self.sample.directory / "templates/nginx.conf.in"
+                text = path.read_text().removesuffix("}\n")
+                path.write_text(f"{text}    lissten 80;\n}}\n")
+                number = path.read_text().count("\n") - 1
+                self.assertIn(
+                    f'line {number}: unknown directive "lissten"', self.sample.error()
+                )
+
+    def test_ports_that_are_taken(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.template(f"server {{ listen {port}; listen 127.0.0.1:{port}; }}")
+            before = time.monotonic()
+            self.accepted()
+        # nginx tries again for two seconds and a half
+        self.assertLess(time.monotonic() - before, 1)
+
+    def test_addresses_of_another_machine(self) -> None:
+        self.passes(
+            "server { listen 192.0.2.1:80; listen 192.0.2.1:443 default_server; }",
+            "server { listen [2001:db8::1]:80 ipv6only=on; listen [::]:80 ipv6only=off; }",
+            "server { listen unix:/nowhere/nginx.sock; listen '80' backlog=64; }",
+            "server { listen shop.invalid:80; listen 192.0.2.1; listen *:81; }",
+            "server {\n listen # 80\n 80\n default_server;\n }",
+            "map $host $x {\n listen 80;\n default listen;\n }",
+        )
+
+    def test_a_machine_without_ipv6(self) -> None:
+        with unittest.mock.patch.object(nginx_scratch, "_has_ipv6", return_value=False):
+            self.passes("server { listen [::]:80 ipv6only=on; listen 80; }")
+
+    def test_duplicates_of_an_address_are_still_found(self) -> None:
+        for one, other, shown in (
+            ("80", "80", "0.0.0.0:80"),
+            ("80", "*:80", "0.0.0.0:80"),
+            ("0.0.0.0:80", "*:80", "0.0.0.0:80"),
+            ("[::]:80", "[0::0]:80", "[::]:80"),
+            ("192.0.2.1", "192.0.2.1:80", "192.0.2.1:80"),
+            ("unix:/nowhere/a.sock", "'unix:/nowhere/a.sock'", "unix:/nowhere/a.sock"),
+        ):
+            with self.subTest(one):
+                self.template(
+                    f"server {{ listen {one} default_server; }}\n"
+                    f"server {{ listen {other} default_server; }}"
+                )
+                self.refused(
+                    f"templates/nginx.conf.in, line 12: a duplicate default server for {shown}"
+                )
+
+    def test_duplicates_in_an_included_file_are_found_too(self) -> None:
+        self.sample.write(
+            "parts/nginx/conf.d/site.conf", "\nserver { listen *:80 default_server; }\n"
+        )
+        self.template("server { listen 80 default_server; }")
+        self.refused(
+            "templates/nginx.conf.in, line 11: a duplicate default server for 0.0.0.0:80"
+        )
+        self.template("include ${buildout:directory}/site.conf; ")
+        self.sample.write("site.conf", "\n\nserver { listen 80 default_server; }\n")
+        self.refused("SAMPLE/site.conf, line 3: a duplicate default server for 0.0.0.0:80")
+
+    def test_a_file_that_includes_itself(self) -> None:
+        included = self.sample.write("parts/nginx/conf.d/a.conf", "include conf.d/a.conf;\n")
+        self.template(f"    include {included};")
+        self.assertIn("not tested to the end", self.sample.run(BUILDOUT))
+
+    def test_certificates_of_the_image(self) -> None:
+        pair = (
+            "ssl_certificate /nowhere/a.pem; ssl_certificate_key /nowhere/a.key;"
+            " ssl_certificate '/nowhere/b.pem'; ssl_certificate_key \"/nowhere/b.pem\";"
+        )
+        self.passes(
+            f"server {{ listen 443 ssl; {pair} }}",
+            f"server {{ listen 443 ssl; {pair}\n ssl_dhparam /nowhere/dh.pem;\n"
+            " ssl_trusted_certificate /nowhere/ca.pem; ssl_crl /nowhere/crl.pem;\n"
+            " ssl_client_certificate /nowhere/ca.pem; ssl_verify_client on;\n"
+            " ssl_password_file /nowhere/x; ssl_session_ticket_key /nowhere/y; }",
+            "ssl_certificate ${run-directory}/a.pem;"
+            " ssl_certificate_key ${run-directory}/a.key;",
+            "proxy_ssl_certificate /nowhere/a; proxy_ssl_certificate_key /nowhere/b;",
+            "server { listen 443 ssl; ssl_certificate $ssl_server_name.pem;"
+            " ssl_certificate_key /nowhere/$ssl_server_name; }",
+        )
+
+    def test_a_key_that_is_here_goes_with_its_certificate(self) -> None:
+        key = self.sample.write("a.key", nginx_scratch._dummy().decode())
+        self.passes(
+            f"ssl_certificate_key {key}; ssl_certificate /nowhere/a.pem;",
+            f"ssl_certificate {key}; ssl_certificate_key {key};",
+        )
+        self.template(
+            "ssl_certificate /nowhere/a.pem; ssl_certificate_key ${buildout:directory}/b.key;"
+        )
+        self.assertIn(
+            "[nginx] templates/nginx.conf.in, line 11: cannot load certificate key"
+            ' "SAMPLE/b.key"',
+            self.sample.error(),
+        )
+
+    def test_names_of_hosts_are_not_looked_up(self) -> None:
+        self.passes(
+            "upstream app { server nowhere.invalid:80 weight=2; server nowhere.invalid; }",
+            "server { resolver nowhere.invalid nowhere.invalid:53 10.0.0.2 valid=9s; }",
+            "server { location /a { proxy_pass http://nowhere.invalid:8080/x?y; }\n"
+            "location /b { proxy_pass https://$host; } location /c { proxy_pass http://WEB; }\n"
+            "location /d { fastcgi_pass nowhere.invalid:9000; }\n"
+            "location /e { uwsgi_pass nowhere.invalid:9000; }\n"
+            "location /f { scgi_pass 'nowhere.invalid:9000'; }\n"
+            "location /g { grpc_pass grpcs://nowhere.invalid:9000; }\n"
+            "location /h { set $memcached_key x; memcached_pass nowhere.invalid:9000; }\n"
+            "location /i { proxy_pass http://unix:/nowhere:/x; } }",
+            "access_log syslog:server=nowhere.invalid:514,tag=x combined;",
+            "error_log syslog:facility=local7,server=nowhere.invalid;",
+            "set_real_ip_from nowhere.invalid; set_real_ip_from 10.0.0.0/8;",
+        )
+
+    def test_a_message_has_the_name_of_the_host(self) -> None:
+        self.template("server { location / { fastcgi_pass nowhere.invalid; } }")
+        self.refused('templates/nginx.conf.in, line 11: no port in upstream "nowhere.invalid"')
+        self.template("upstream app { server nowhere.invalid:99999; }")
+        self.refused(
+            'templates/nginx.conf.in, line 11: invalid port in upstream "nowhere.invalid:99999"'
+        )
+
+    def test_users(self) -> None:
+        self.passes(
+            "user nowhere;\n",
+            "user 'nowhere' nogroup-here;\n",
+            "user root nowhere;\n",
+            replaced="worker_processes 1;\n",
+        )
+
+    def test_nothing_is_written_outside(self) -> None:
+        outside = Sample(self).directory
+        self.passes(
+            f"access_log {outside}/access.log; access_log {outside}/access.log combined;",
+            f"error_log {outside}/error.log;",
+            "access_log /nowhere/access.log combined buffer=32k;",
+            f"proxy_cache_path {outside}/cache levels=1:2 keys_zone=a:1m;",
+            "proxy_temp_path /nowhere/a/b 1 2;",
+            "access_log /nowhere/$host.log;",
+        )
+        self.assertEqual(list(outside.iterdir()), [])
+        self.passes(f"pid {outside}/x.pid;", replaced="pid ${run-directory}/nginx.pid;")
+        self.assertEqual(list(outside.iterdir()), [])
+        log = "access_log /nowhere/access.log combined"
+        self.template(f"{log} buffer=1k;\n{log} buffer=2k;")
+        self.assertIn(
+            '[nginx] templates/nginx.conf.in, line 12: access_log "/nowhere/access.log"'
+            " already defined with conflicting parameters",
+            self.sample.error(),
+        )
+
+    def test_files_that_only_the_image_includes(self) -> None:
+        self.passes(
+            "include /nowhere/mime.types;",
+            "types { include /nowhere/more.types; }",
+            "include ${run-directory}/made-at-start.conf;",
+            "server { location / { include '/nowhere/proxy_params'; } }",
+        )
+
+    def test_what_such_a_file_may_define_is_no_mistake(self) -> None:
+        self.template("include /nowhere/maps.conf; add_header X $theirs;")
+        self.accepted('templates/nginx.conf.in, line 11: unknown "theirs" variable')
+        self.template("include /nowhere/maps.conf; access_log /dev/stdout theirs;")
+        self.accepted('templates/nginx.conf.in, line 11: unknown log format "theirs"')
+        # there are no variables in it
+        self.template("include /nowhere/mime.types; add_header X $theirs;")
+        self.assertIn('line 11: unknown "theirs" variable', self.sample.error())
+
+    def test_modules_that_only_the_image_has(self) -> None:
+        for line in ("load_module /nowhere/x.so; ", "load_module\n modules/nowhere.so;\n"):
+            self.template(line, "worker_processes 1;\n")
+            self.accepted()
+            # what is behind it is tested, up to what the module may know
+            path = self.sample.directory / "templates/nginx.conf.in"
+            text = path.read_text()
+            path.write_text(text.replace("# here", "brotli on;"))
+            self.accepted("templates/nginx.conf.in, line ")
+            path.write_text(text.replace("# here", "gzip_static maybe;"))
+            self.assertIn('invalid value "maybe"', self.sample.error())
+
+    def test_what_crossplane_can_t_read_is_tested_as_it_is(self) -> None:
+        self.template("    content_by_lua_block { x = '}' } include /nowhere/mime.types;")
+        self.refused(
+            'templates/nginx.conf.in, line 11: unknown directive "content_by_lua_block"'
+        )
+
+
 class DependsOnTheMachine(NginxTest):
     """What is wrong here may be right in the image: a warning, never an error."""
 
-    def test_files_of_the_image(self) -> None:
-        for line in (
-            "include /nowhere/mime.types;",
-            "access_log /nowhere/access.log;",
-            "access_log ${buildout:directory}/var/log/access.log;",
-            "include ${run-directory}/made-at-start.conf;",
-            "client_body_temp_path /nowhere/a/b;",
-            "server { listen 127.0.0.1:18443 ssl; ssl_certificate /nowhere/a.pem;"
-            " ssl_certificate_key /nowhere/a.key; }",
-        ):
-            with self.subTest(line):
-                # the second one would be the first one's duplicate
-                replaced = "client_body_temp_path ${nginx:run-directory}/body;"
-                if "client_body" in line:
-                    self.template(line, replaced)
-                else:
-                    self.template(line)
-                self.accepted("templates/nginx.conf.in")
+    def test_a_log_file_of_the_buildout(self) -> None:
+        self.template("access_log ${buildout:directory}/var/log/access.log;")
+        self.accepted("templates/nginx.conf.in: open()")
 
-    def test_names_users_addresses_and_libraries(self) -> None:
-        self.template("server { listen 127.0.0.1:18443; resolver nowhere.invalid; }")
-        self.accepted("templates/nginx.conf.in, line 11: host not found in resolver")
-        self.template("upstream app { server nowhere.invalid:80; }")
-        self.accepted("templates/nginx.conf.in, line 11: host not found in upstream")
-        self.template("server { listen 192.0.2.1:18443; }")
-        self.accepted("templates/nginx.conf.in: bind() to 192.0.2.1:18443 failed")
+    def test_a_path_that_is_too_long_here(self) -> None:
         self.template(f"upstream app {{ server unix:/{'x' * 108}; }}")
         self.accepted("templates/nginx.conf.in, line 11: too long path")
-        self.template("user nowhere;\n", "worker_processes 1;\n")
-        if os.geteuid() == 0:  # nginx asks for the user of no one else
-            self.accepted('templates/nginx.conf.in, line 1: getpwnam("nowhere") failed')
+        self.template(f"server {{ listen unix:/{'x' * 108}; }}")
+        self.accepted("templates/nginx.conf.in, line 11: too long path")
 
     def test_another_nginx(self) -> None:
         self.template("    http2 on;")
@@ -247,7 +428,7 @@ class DependsOnTheMachine(NginxTest):
             'echo "nginx: [emerg] unknown directive \\"http2\\" in $5:12" >&2; exit 1',
         ):
             self.accepted('templates/nginx.conf.in, line 11: unknown directive "http2"')
-        self.template("load_module /nowhere/x.so;\n", "worker_processes 1;\n")
+        self.template("load_module ${buildout:directory}/x.so;\n", "worker_processes 1;\n")
         self.accepted("templates/nginx.conf.in, line 1: dlopen()")
         self.template("include /nowhere/modules-enabled/*.conf;\n", "worker_processes 1;\n")
         path = self.sample.directory / "templates/nginx.conf.in"
@@ -344,3 +525,41 @@ class Programs(NginxTest):
     def test_sockets_of_a_surrounding_nginx_are_not_taken_over(self) -> None:
         with unittest.mock.patch.dict(os.environ, NGINX="0;"):
             self.accepted()
+
+
+class Version(NginxTest):
+    def test_it_is_what_nginx_says(self) -> None:
+        own, openssl = nginx.version(NGINX.program)
+        self.assertEqual(len(own), 3)
+        self.assertGreater(own, (1,))
+        self.assertGreater(openssl, (1,))
+
+    def test_what_it_runs_with_counts(self) -> None:
+        for script, expected in (
+            (
+                "echo 'nginx version: openresty/1.27.1.1' >&2;"
+                " echo 'built with OpenSSL 3.0.22 25 Aug 2026"
+                " (running with OpenSSL 3.0.19 27 Jan 2026)' >&2",
+                ((1, 27, 1, 1), (3, 0, 19)),
+            ),
+            (
+                "echo 'nginx version: nginx/1.18.0 (Ubuntu)' >&2;"
+                " echo 'built with OpenSSL 1.1.1f  31 Mar 2020' >&2",
+                ((1, 18, 0), (1, 1, 1)),
+            ),
+            ("echo 'built with LibreSSL 3.8.2' >&2", ((), ())),
+            ("exit 1", ((), ())),
+        ):
+            with self.subTest(script), fake_nginx(Sample(self), script) as program:
+                self.assertEqual(nginx.version(str(program)), expected)
+        self.assertEqual(nginx.version("/nowhere/nginx"), ((), ()))
+
+    def test_it_is_asked_once(self) -> None:
+        asked = self.sample.directory / "asked"
+        with fake_nginx(self.sample, f"echo >> {asked}") as program:
+            for _ in range(3):
+                nginx.version(str(program))
+            self.assertEqual(asked.read_text(), "\n")
+            os.utime(program, (1, 1))
+            nginx.version(str(program))
+            self.assertEqual(asked.read_text(), "\n\n")
