@@ -62,9 +62,18 @@ OUTPUT = "parts/nginx/nginx.conf"
 
 
 class NginxTest(unittest.TestCase):
+    """What nginx says; the lint is silent, as it would often say it first."""
+
     layer = NGINX
+    lint = False
 
     def setUp(self) -> None:
+        if not self.lint:
+            silent: unittest.mock._patch[object] = unittest.mock.patch(
+                "eggcrate.config.nginx_lint.complaints", lambda *_, **__: ([], [])
+            )
+            silent.start()
+            self.addCleanup(silent.stop)
         NGINX.require(self)
         self.sample = Sample(self)
         self.sample.write("templates/nginx.conf.in", TEMPLATE)
@@ -167,16 +176,16 @@ class Refused(NginxTest):
         )
 
     def test_an_include_of_the_buildout_that_is_missing(self) -> None:
-        for path in ("${buildout:directory}/nope.conf", "nope.conf"):
-            self.template(f"    include {path};")
-            shown = path.replace("${buildout:directory}", "SAMPLE")
-            self.assertEqual(
-                self.sample.error(BUILDOUT),
-                f"[nginx] templates/nginx.conf.in, line 11: include {shown} leads to no file "
-                "(include-missing); write the file, or correct the path, which starts from the "
-                "output's directory, or add include-missing to ignore",
-            )
-            self.assertFalse((self.sample.directory / OUTPUT).exists())
+        self.template("    include ${buildout:directory}/nope.conf;")
+        self.refused(
+            'templates/nginx.conf.in, line 11: open() "SAMPLE/nope.conf" failed'
+            " (2: No such file or directory)"
+        )
+        self.template("    include nope.conf;")
+        self.refused(
+            'templates/nginx.conf.in, line 11: open() "SAMPLE/parts/nginx/nope.conf" failed'
+            " (2: No such file or directory)"
+        )
 
     def test_a_certificate_of_the_buildout_that_is_missing(self) -> None:
         self.template(
@@ -187,7 +196,8 @@ class Refused(NginxTest):
         )
         message = self.sample.error(BUILDOUT)
         self.assertIn(
-            "templates/nginx.conf.in, line 17: ssl_certificate SAMPLE/nope.pem is not there",
+            "[nginx] templates/nginx.conf.in, line 17: cannot load certificate"
+            ' "SAMPLE/nope.pem"',
             message,
         )
         self.assertFalse((self.sample.directory / OUTPUT).exists())
@@ -563,3 +573,170 @@ class Version(NginxTest):
             os.utime(program, (1, 1))
             nginx.version(str(program))
             self.assertEqual(asked.read_text(), "\n\n")
+
+
+class Together(NginxTest):
+    """nginx, the lint and the recipe's options, as a user has them."""
+
+    lint = True
+
+    def test_all_problems_come_at_once_and_what_is_missing_only_once(self) -> None:
+        self.template(
+            "    client_max_body_size 0;\n    include ${buildout:directory}/nope.conf;"
+        )
+        self.assertEqual(
+            self.sample.error(BUILDOUT),
+            "[nginx] 2 problems:\n"
+            "  - templates/nginx.conf.in, line 11: client_max_body_size 0 is no limit at all "
+            "(body-unlimited); write the largest upload that is allowed, such as 10m, "
+            "or add body-unlimited to ignore\n"
+            "  - templates/nginx.conf.in, line 12: include SAMPLE/nope.conf leads to no file "
+            "(include-missing); write the file, or correct the path, which starts from the "
+            "output's directory, or add include-missing to ignore",
+        )
+        self.assertFalse((self.sample.directory / OUTPUT).exists())
+        self.template("    client_max_body_size 0;\n    lissten 80;")
+        error = self.sample.error(BUILDOUT)
+        self.assertIn('line 12: unknown directive "lissten" (says nginx -t)', error)
+        self.assertIn("(body-unlimited)", error)
+
+    def test_a_rule_can_be_ignored_and_a_misspelt_one_can_t(self) -> None:
+        self.template("    client_max_body_size 0;")
+        self.accepted(cfg=BUILDOUT + "ignore = body-unlimited\n")
+        self.assertIn(
+            "ignore has 'body-unlimted', which is the id of no rule; write body-unlimited",
+            self.sample.error(BUILDOUT + "ignore = body-unlimted\n"),
+        )
+
+    def test_braces_are_nginx_s_matter_where_there_is_one(self) -> None:
+        self.template("    server {")
+        self.refused(
+            'templates/nginx.conf.in, line 12: "upstream" directive is not allowed here'
+        )
+        with unittest.mock.patch.object(nginx, "find", return_value=None):
+            self.assertIn("(structure)", self.sample.error(BUILDOUT))
+
+    def test_a_file_that_another_part_makes_first_is_there(self) -> None:
+        self.template("    include ${other:output};")
+        self.sample.run(
+            BUILDOUT + "\n[other]\nrecipe = eggcrate:nginx-config\ninline = gzip_static on;\n"
+            "output = parts/other.conf\n"
+        )
+        self.assertTrue((self.sample.directory / OUTPUT).exists())
+
+
+DECLARED = """\
+[buildout]
+parts = nginx
+
+[circus]
+recipe = eggcrate:circus-config
+socket.web =
+socket.tcp =
+  host = 127.0.0.1
+  port = 9100
+watcher.web =
+  preset = command
+  socket = web
+  command = /bin/true $(circus.sockets.web)
+watcher.own =
+  preset = gunicorn
+  program = /bin/true
+  app = x
+watcher.nginx =
+  preset = nginx
+  config = ${nginx:output}
+  program = /bin/true
+
+[nginx]
+recipe = eggcrate:nginx-config
+server-names = shop.example
+"""
+
+
+class Declared(NginxTest):
+    """Options that make the text."""
+
+    lint = True
+
+    def test_the_sockets_of_circus_whichever_part_is_first(self) -> None:
+        run = f"{self.sample.directory}/var/run"
+        for first in ("nginx", "circus"):
+            for name, address in (
+                ("web", f"unix:{run}/web.sock"),
+                ("tcp", "127.0.0.1:9100"),
+                ("own", f"unix:{run}/own.sock"),
+            ):
+                with self.subTest(first=first, socket=name):
+                    cfg = DECLARED.replace("parts = nginx", f"parts = {first}")
+                    self.accepted(cfg=f"{cfg}upstream = socket:{name}\n")
+                    self.assertIn(f"server {address} fail_timeout=0;", self.sample.read(OUTPUT))
+
+    def test_the_sockets_of_a_template(self) -> None:
+        self.sample.write(
+            "templates/circus.ini.in",
+            "[socket:web]\npath = ${circus:run-directory}/own/w.sock\n"
+            "[watcher:nginx]\ncmd = /bin/true\nargs = ${nginx:output}\n",
+        )
+        cfg = (
+            "[buildout]\nparts = circus nginx\n[circus]\nrecipe = eggcrate:circus-config\n"
+            "check = false\ninput = templates/circus.ini.in\nrun-directory = run\n"
+            "[nginx]\nrecipe = eggcrate:nginx-config\nupstream = socket:web\n"
+        )
+        self.accepted(cfg=cfg)
+        self.assertIn(
+            f"server unix:{self.sample.directory}/run/own/w.sock ", self.sample.read(OUTPUT)
+        )
+
+    def test_a_socket_that_is_none(self) -> None:
+        for options, said in (
+            (
+                "upstream = socket:wbe\n",
+                "upstream: [circus] has no socket wbe; write socket:web, the nearest name",
+            ),
+            (
+                "upstream = socket:web\ncircus = cirkus\n",
+                "upstream: there is no part [cirkus] that could have the socket web; "
+                "set circus to your circus-config part",
+            ),
+        ):
+            self.assertIn(said, self.sample.error(DECLARED + options))
+
+    def test_what_nginx_refuses_has_the_option_s_name(self) -> None:
+        error = self.sample.error(
+            DECLARED
+            + "upstream = 127.0.0.1:8000\nhttp-extra =\n    etag off;\n    lissten 1;\n"
+        )
+        self.assertIn('http-extra, line 2: unknown directive "lissten" (says nginx -t)', error)
+
+    def test_a_template_and_options_that_mean_nothing_beside_it(self) -> None:
+        self.assertEqual(
+            self.sample.error(BUILDOUT + "static = /static/ static\n"),
+            "[nginx] static means nothing where a template makes the text; write it in the "
+            "template, use ${static} there, or take static out",
+        )
+        self.template("    keepalive_timeout ${keepalive-timeout};")
+        self.accepted(cfg=BUILDOUT + "keepalive-timeout = 5s\n")
+
+    def test_misspelt_options_have_the_nearest_name(self) -> None:
+        for option, near in (
+            ("uptream = 127.0.0.1:80", "upstream"),
+            ("sites.a = x", "site.a"),
+            ("acces-log = off", "access-log"),
+        ):
+            error = self.sample.error(DECLARED + f"upstream = 127.0.0.1:8000\n{option}\n")
+            name = option.partition(" ")[0]
+            self.assertIn(f"has an unknown option {name}; write {near}", error)
+        self.assertIn(
+            "has neither input nor inline; set input to the path of a template, or inline to "
+            "its text, or declare upstream and server-names",
+            self.sample.error("[buildout]\nparts = n\n[n]\nrecipe = eggcrate:nginx-config\n"),
+        )
+
+    def test_a_certificate_that_is_none(self) -> None:
+        cfg = DECLARED + "upstream = 127.0.0.1:8000\ntls = on\ntls-certificate = c.pem\n"
+        self.assertIn("there is no tls-key", self.sample.error(cfg))
+        error = self.sample.error(cfg + "tls-key = k.pem\n")
+        self.assertIn("tls-certificate: SAMPLE/c.pem is no file that can be read", error)
+        self.assertIn("tls-key: SAMPLE/k.pem is no file that can be read", error)
+        self.accepted(cfg=cfg.replace("c.pem", "/nowhere/c.pem") + "tls-key = /nowhere/k.pem\n")
