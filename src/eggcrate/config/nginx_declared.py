@@ -360,7 +360,7 @@ class _Configuration:
             yield
         except ValueError as error:
             where = place if place.split(",")[0] == name else f"{place}: {name}"
-            self._error(f"{where} {error}", "correct it")
+            self._error(f"{where} {error}", "correct the value")
 
     def _version(self) -> None:
         def numbers(option: str, otherwise: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """A configuration of nginx as a tree of directives, with the place of every argument.
 
 crossplane reads the words and knows where a directive may stand; what is built of that here
-keeps the parents, the lines of the arguments and the files that are included.
+keeps the parents, the lines of the arguments and the files that are included, and knows how
+nginx inherits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from eggcrate.errors import TemplateError
 # Blocks whose lines are entries, not directives: anything may stand there.
 DATA = frozenset(("map", "geo", "types", "charset_map", "split_clients", "match"))
 MAIN = frozenset(("events", "http", "stream", "mail"))
+
+PASSES = ("proxy_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 # What a text may stand in that is a part of another configuration, the likeliest first.
 _CONTEXTS: tuple[tuple[str, ...], ...] = (
@@ -81,6 +85,11 @@ class Directive:
         """The first argument, or nothing."""
         return self.args[0] if self.args else ""
 
+    @property
+    def last(self) -> str:
+        """The last argument, or nothing."""
+        return self.args[-1] if self.args else ""
+
     def all(self, *names: str) -> list[Directive]:
         """The directives of these names directly in the block."""
         return [child for child in self.block or () if child.name in names]
@@ -140,12 +149,17 @@ def read(
     root = Directive("", (), rendered, 1, (), (), None, [])
     reader.read(rendered, root, 0)
     if reader.errors:
-        return Tree(root, None, tuple(reader.errors), sound=False)
+        # what comes after the first one is often its consequence
+        return Tree(root, None, tuple(reader.errors[:1]), sound=False)
     context: tuple[str, ...] | None = ()
     if not any(child.name in MAIN for child in root.block or ()):
-        context = next(
-            (one for one in _CONTEXTS if not any(_misplaced(root, one, arguments=False))), None
+        fits = (
+            one
+            for arguments in (True, False)
+            for one in _CONTEXTS
+            if not any(_misplaced(root, one, arguments=arguments))
         )
+        context = next(fits, None)
     errors = [*_run_together(root)]
     if context is not None:
         places = {error.what.partition(": ")[0] for error in errors}
@@ -382,3 +396,112 @@ def _same_but_digits(one: str, other: str) -> bool:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LINE else text[:_LINE] + "..."
+
+
+class Site:
+    """What a tree holds, and what can be known of it.
+
+    ``upstreams`` and ``maps`` have the blocks by their names, ``everything`` has all
+    directives and entries.  ``order`` gives for each place the file and the line.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        output: pathlib.Path,
+        directory: pathlib.Path,
+        run_directory: pathlib.Path,
+    ) -> None:
+        self.tree = tree
+        self.output = output
+        self.directory = directory
+        self.run_directory = run_directory
+        self.everything = list(tree.root.below())
+        self.order: dict[str, tuple[int, int]] = {}
+        self._by_name: dict[str, list[Directive]] = {}
+        sources: dict[int, int] = {}
+        outside = tree.context is not None and tree.context[:1] not in ((), ("http",))
+        for one in self.everything:
+            number = sources.setdefault(id(one.source), len(sources))
+            for line in (one.line, *one.lines):
+                self.order.setdefault(one.source.where(line), (number, line))
+            if one.parent and one.parent.name in DATA:
+                continue
+            top = next((up.name for up in one.up() if up.name in MAIN), "")
+            if top in ("", "http") and not outside:
+                self._by_name.setdefault(one.name, []).append(one)
+        self.upstreams = {one.first: one for one in self.of("upstream")}
+        self.maps = {one.args[1]: one for one in self.of("map") if len(one.args) == 2}
+
+    def of(self, *names: str) -> list[Directive]:
+        """The directives of these names for HTTP."""
+        return [one for name in names for one in self._by_name.get(name, ())]
+
+    def effective(self, block: Directive | None, name: str) -> tuple[list[Directive], bool]:
+        """The directives of a name that count in a block, and whether these are surely all.
+
+        The directives of the nearest block that has any count, and no others.
+        """
+        while block is not None:
+            if found := block.all(name):
+                return found, not block.unread
+            if block.unread:
+                break
+            if block.name == "http":
+                return [], True
+            block = block.parent
+        return [], False
+
+    def is_local(self, path: str) -> bool:
+        """Whether a path is the buildout's, and not made when the site starts."""
+        normal = pathlib.Path(os.path.normpath(self.output.parent / path))
+        return normal.is_relative_to(self.directory) and not normal.is_relative_to(
+            self.run_directory
+        )
+
+    def is_missing(self, path: str) -> bool:
+        """Whether a path should be the buildout's, and there is nothing."""
+        return self.is_local(path) and not os.path.exists(self.output.parent / path)
+
+
+def path_of(block: Directive) -> tuple[str, str]:
+    """A location's modifier and its path, regular expression or name."""
+    if len(block.args) > 1:
+        return block.args[0], block.args[1]
+    match = re.match(r"(=|\^~|~\*|~|)(.*)", block.first, re.DOTALL)
+    assert match
+    return match[1], match[2]
+
+
+def is_prefix(block: Directive | None) -> bool:
+    """Whether it is a location for all that begins with its path."""
+    return block is not None and block.name == "location" and path_of(block)[0] in ("", "^~")
+
+
+def count_groups(expression: str) -> int:
+    """How many groups of a regular expression capture."""
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", expression, flags=re.DOTALL)
+    return len(re.findall(r"\((?!\?)|\(\?P?<(?![=!])|\(\?'", plain))
+
+
+def variables(text: str) -> set[str]:
+    """The names of the variables in a text, in lower case."""
+    return {(one or other).lower() for one, other in VARIABLE.findall(text)}
+
+
+def listen(directive: Directive) -> tuple[str, str]:
+    """The address and the port that a server listens at."""
+    word = directive.first
+    if word.startswith("unix:"):
+        return word, ""
+    if word.isdigit():
+        return "*", word
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.+))?", word)
+    address, port = (match[1], match[2] or "80") if match else (word, "")
+    return {"0.0.0.0": "*", "localhost": "127.0.0.1"}.get(address, address), port  # noqa: S104 (read, not bound)
+
+
+def listens(server: Directive) -> list[tuple[str, str]]:
+    """The addresses and ports of a server."""
+    return [listen(one) for one in server.all("listen")] or [("*", "80")]

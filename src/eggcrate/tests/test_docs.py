@@ -28,9 +28,15 @@ import zc.buildout.configparser
 
 import eggcrate
 import eggcrate.errors
-from eggcrate.config import circus_sections
+from eggcrate.config import circus_sections, nginx_lint, nginx_options
 from eggcrate.payload import closure
-from eggcrate.recipes import circus_config, config_file, docker_image, virtualenv_part
+from eggcrate.recipes import (
+    circus_config,
+    config_file,
+    docker_image,
+    nginx_config,
+    virtualenv_part,
+)
 
 TOP = pathlib.Path(__file__).parents[3]
 DOCS = TOP / "docs"
@@ -323,7 +329,28 @@ class Pages(unittest.TestCase):
 
     def test_every_option_of_nginx_config_is_there_and_no_other(self) -> None:
         text = section("nginx-config.rst", "Options")
-        self.assertEqual(defined(text), {"check", "output"})
+        sections = {f"{kind}.NAME" for kind in nginx_options.NAMED}
+        self.assertEqual(
+            defined(text),
+            {
+                *nginx_config.OPTIONS,
+                "output",
+                *nginx_options.MAIN,
+                *nginx_options.SITE,
+                *sections,
+            },
+        )
+        for table, name in (
+            (nginx_options.LOCATION, "location.NAME"),
+            (nginx_options.UPSTREAM, "upstream.NAME"),
+        ):
+            described = text.partition(f"``{name}``\n    ")[2].partition("\n\n")[0]
+            for option in table:
+                if not option.startswith("proxy-"):
+                    self.assertIn(f"``{option}``", described)
+        rules_table = section("nginx-config.rst", "The lint")
+        rules = re.findall(r"^``([a-z-]+)``  ", rules_table, re.MULTILINE)
+        self.assertEqual(rules, list(nginx_lint.RULES))
         shared = text.partition("\n\n")[0]
         for option in set(config_file._OPTIONS) - {"output"}:
             self.assertIn(f"``{option}``", shared)
@@ -419,8 +446,10 @@ def messages() -> Iterator[Message]:
         for node in ast.walk(ast.parse(path.read_bytes())):
             if not (
                 isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in _ERRORS
+                and (
+                    (isinstance(node.func, ast.Name) and node.func.id in _ERRORS)
+                    or (isinstance(node.func, ast.Attribute) and node.func.attr == "_error")
+                )
                 and len(node.args) == 2
             ):
                 continue

@@ -318,7 +318,7 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "",
         "map-default",
         "$upgrade has no default",
-        "$http_upgrade $c",
+        "map $http_upgrade",
     ),
     ("age=63072000", "age=3600", "hsts-short", "max-age=3600", "max-age"),
     ("Security $hsts", 'Security "max-age=300"', "hsts-short", "max-age=300", "max-age=300"),
