@@ -164,11 +164,14 @@ def complaints(
     order: dict[str, tuple[int, int]] = {}
     if tree.sound:
         site = Site(tree, output=output, directory=directory, run_directory=run_directory)
+        broken = {_place(error) for error in tree.errors if "structure" not in ignored}
         for topic in (*_TOPICS, *nginx_requests.TOPICS):
-            found |= {str(error): error for error in topic(site)}
+            # what has swallowed the next line is wrong in other ways too
+            found |= {str(one): one for one in topic(site) if _place(one) not in broken}
         order = site.order
     warnings: list[str] = []
-    for error in sorted(found.values(), key=lambda one: _position(one, order)):
+    last = (len(order), 0)
+    for error in sorted(found.values(), key=lambda one: order.get(_place(one), last)):
         match = _ID.search(error.what)
         rule = match[1] if match else ""
         if rule in ignored:
@@ -180,9 +183,9 @@ def complaints(
     return errors, warnings
 
 
-def _position(error: TemplateError, order: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    place = re.match(r".*?, line \d+(?=: )", error.what)
-    return order.get(place[0] if place else "", (len(order), 0))
+def _place(error: EggcrateError) -> str:
+    match = re.match(r".*?, line \d+(?=: )", error.what)
+    return match[0] if match else ""
 
 
 def _placeholders(site: Site) -> Iterator[TemplateError]:
@@ -201,7 +204,7 @@ def _placeholders(site: Site) -> Iterator[TemplateError]:
         for index, word in enumerate((one.name, *one.args)):
             if "$" not in word and "{" not in word and "%" not in word:
                 continue
-            regex = _is_regex(site, one, index - 1)
+            regex = _is_regex(one, index - 1)
             for match in _NOT_READY.finditer(word):
                 name = match["braces"] or match["bare"] or ""
                 if re.fullmatch(r"[a-z_]\w*|\d", name) or name.lower() in defined:
@@ -229,7 +232,7 @@ def _placeholders(site: Site) -> Iterator[TemplateError]:
                 )
 
 
-def _is_regex(site: Site, one: Directive, index: int) -> bool:
+def _is_regex(one: Directive, index: int) -> bool:
     """Whether an argument (-1 is the name) is a regular expression."""
     if one.parent is not None and one.parent.name in DATA:
         return index == -1 and one.name.startswith("~")
@@ -248,7 +251,7 @@ def _captures(site: Site) -> Iterator[TemplateError]:
             continue
         for index, word in enumerate(one.args):
             numbers = re.findall(r"(?<!\\)\$\{?([1-9])", word)
-            if not numbers or _is_regex(site, one, index):
+            if not numbers or _is_regex(one, index):
                 continue
             groups = _groups_for(site, one)
             if groups is not None and max(map(int, numbers)) > groups:
@@ -599,7 +602,8 @@ def _logs(site: Site) -> Iterator[TemplateError]:
         special = ("off",) if one.name == "access_log" else ("stderr",)
         if path in special or re.match(r"/|syslog:|memory:|\$|@\{|\{\{|<%|%\(", path):
             continue
-        meant = f"/dev/{path}" if path in ("stdout", "stderr") else "/dev/stdout"
+        default = "/dev/stdout" if one.name == "access_log" else "stderr"
+        meant = f"/dev/{path}" if path in ("stdout", "stderr") else default
         yield TemplateError(
             f"{one}: {one.name} {path} is a file below the directory for which nginx was "
             f"built (log-path)",

@@ -57,7 +57,7 @@ def _open_to_all(server: Directive | None) -> bool:
     return any(not re.match(r"unix:|127\.|\[::1\]", address) for address, _ in listens(server))
 
 
-def _target(site: Site, one: Directive) -> re.Match[str]:
+def _target(one: Directive) -> re.Match[str]:
     match = _TARGET.fullmatch(one.first)
     assert match
     return match
@@ -65,7 +65,7 @@ def _target(site: Site, one: Directive) -> re.Match[str]:
 
 def _applications(site: Site) -> Iterator[TemplateError]:
     for one in site.of("proxy_pass"):
-        target = _target(site, one)
+        target = _target(one)
         host = target["host"]
         if host not in site.upstreams and not _ADDRESS.fullmatch(host):
             continue
@@ -201,7 +201,7 @@ def _trust(site: Site) -> Iterator[TemplateError]:
 
 def _targets(site: Site) -> Iterator[TemplateError]:
     for one in site.of("proxy_pass"):
-        target = _target(site, one)
+        target = _target(one)
         host, uri = target["host"], target["uri"]
         location = one.within("location")
         internal = location is not None and bool(location.all("internal"))
@@ -256,8 +256,8 @@ def _resolvers(site: Site) -> Iterator[TemplateError]:
 
 def _upstream_names(site: Site) -> Iterator[TemplateError]:
     for one in site.of(*PASSES):
-        host = _target(site, one)["host"]
-        if not re.fullmatch(r"[\w-]+", host) or _target(site, one)["port"]:
+        host = _target(one)["host"]
+        if not re.fullmatch(r"[\w-]+", host) or _target(one)["port"]:
             continue
         if host in site.upstreams or host == "localhost":
             continue
@@ -305,7 +305,7 @@ def _websockets(site: Site) -> Iterator[TemplateError]:
                     f"1.29.7, and no WebSocket would open (websocket-version)",
                     "add proxy_http_version 1.1, or add websocket-version to ignore",
                 )
-        elif old and (upstream := site.upstreams.get(_target(site, one)["host"])):
+        elif old and (upstream := site.upstreams.get(_target(one)["host"])):
             for kept in upstream.all("keepalive"):
                 yield TemplateError(
                     f"{kept}: keepalive has no effect on {one}, as an nginx before 1.29.7 "
@@ -353,13 +353,13 @@ def _redirects(site: Site) -> Iterator[TemplateError]:
             ):
                 continue
         elif one.name == "proxy_pass":
-            value = _target(site, one)["uri"] + _target(site, one)["host"]
+            value = _target(one)["host"] + _target(one)["uri"]
         else:
             value = one.args[1] if len(one.args) > 1 else ""
         decoded: list[str] = [
             name for name in ("uri", "document_uri") if name in variables(value)
         ]
-        decoded += _decoded_groups(site, one, value) if one.name == "return" else []
+        decoded += _decoded_groups(one, value) if one.name == "return" else []
         if decoded:
             yield TemplateError(
                 f"{one}: ${decoded[0]} is decoded, so %0d%0a in a URI would begin a header "
@@ -379,7 +379,7 @@ def _redirects(site: Site) -> Iterator[TemplateError]:
             )
 
 
-def _decoded_groups(site: Site, one: Directive, value: str) -> list[str]:
+def _decoded_groups(one: Directive, value: str) -> list[str]:
     """The groups of the location in a value that can match the end of a line."""
     block = one.within("location")
     if block is None or not path_of(block)[0].startswith("~") or one.within("if"):

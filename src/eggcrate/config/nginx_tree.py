@@ -40,6 +40,8 @@ _CONTEXTS: tuple[tuple[str, ...], ...] = (
 )
 # crossplane has older rules for these, and its own tables of arguments for modules
 _ELSEWHERE = re.compile(r"include|resolver(?:_timeout)?|js_\w+|perl\w*|\w*_by_lua\w*|otel_\w+")
+# Directives that crossplane doesn't know, and that are almost others
+_ALMOST = re.compile(r"keepalive_time|subs_filter\w*|lua_\w+")
 # What everybody has, and nothing in it counts here
 _KNOWN = re.compile(
     r"(?:^|/)(?:mime\.types|(?:fastcgi|scgi|uwsgi)_params|fastcgi\.conf|modules\S*/[^/]+)$"
@@ -379,7 +381,9 @@ def _unknown(root: Directive) -> Iterator[TemplateError]:
 
     names: Iterable[str] = sorted(DIRECTIVES)
     for directive, _ in _contexts(root, ()):
-        if directive.name in DIRECTIVES or _FOREIGN.search(directive.name):
+        if directive.name in DIRECTIVES or _ALMOST.fullmatch(directive.name):
+            continue
+        if _FOREIGN.search(directive.name):
             continue
         near = difflib.get_close_matches(directive.name, names, 1, 0.9)
         if near and not _same_but_digits(directive.name, near[0]):

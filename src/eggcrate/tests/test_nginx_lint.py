@@ -376,6 +376,22 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     ("nosniff always", "$document_uri", "header-injection", "$document_uri", "$document_uri"),
     (
+        "For $remote_addr",
+        "Path $uri",
+        "header-injection",
+        "$uri is decoded",
+        "X-Forwarded-Path",
+    ),
+    ("http://shop/v1/", "http://shop/v1$uri", "header-injection", "$uri is decoded", "v1$uri"),
+    (
+        "        location /status {",
+        "        location ~ ^/a/([^/]*)$ {\n            return 302 /b/$1;\n        }\n"
+        "        location /status {",
+        "header-injection",
+        "$1 is decoded",
+        "/b/$1",
+    ),
+    (
         "https://shop.example$request_uri",
         "$arg_next",
         "open-redirect",
