@@ -82,7 +82,18 @@ class Recipe:
             directory=self._buildout["buildout"]["directory"],
             run_directory=os.fspath(run_directory),
             socket=self._socket,
+            **self._versions(),
         )
+
+    def _versions(self) -> dict[str, tuple[int, ...]]:
+        """The nginx that is here and its OpenSSL, where the text depends on them."""
+        program = nginx.find() if "tls" in self._said() else None
+        found = nginx.version(program) if program else ((), ())
+        return {name: one for name, one in zip(("nginx", "openssl"), found, strict=True) if one}
+
+    def _said(self) -> str:
+        """All that is declared, to look for a word in it."""
+        return " ".join((*self._declared, *self._declared.values()))
 
     def _unused(self) -> Iterator[EggcrateError]:
         """Options that declare something beside a template that makes no use of them."""
@@ -135,7 +146,7 @@ class Recipe:
 
     def _certificates(self) -> Iterator[EggcrateError]:
         """What is wrong with the certificates of declared sites."""
-        if "tls-certificate" in " ".join((*self._declared, *self._declared.values())):
+        if "tls-certificate" in self._said():
             from eggcrate.config import certificates
 
             around = self._surroundings(self._file.run_directory)
