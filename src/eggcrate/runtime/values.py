@@ -7,7 +7,6 @@ a configuration or begin another one.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Sequence
 
@@ -67,6 +66,8 @@ def duration(text: str) -> str:
 def hostname(text: str) -> str:
     """A host name (RFC 1123), perhaps with ``*.`` in front, or an address."""
     if re.fullmatch(r"[0-9.]+", text) or text.startswith("["):
+        import ipaddress  # slow to import, and PID 1 rarely needs it
+
         try:
             ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
         except ValueError:
@@ -81,9 +82,15 @@ def hostname(text: str) -> str:
 
 def network(text: str) -> str:
     """An address, or a network in CIDR notation."""
+    import ipaddress
+
     try:
         if "%" not in text:  # no network has a zone
-            return str(ipaddress.ip_network(text)) if "/" in text else _address(text)
+            return (
+                str(ipaddress.ip_network(text))
+                if "/" in text
+                else str(ipaddress.ip_address(text))
+            )
     except ValueError as error:
         if "has host bits set" in str(error):
             right = ipaddress.ip_network(text, strict=False)
@@ -151,7 +158,3 @@ def choice(choices: Sequence[str]) -> Callable[[str], str]:
         raise ValueError(f"must be one of {', '.join(choices)}")
 
     return check
-
-
-def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
