@@ -21,17 +21,32 @@ LONGEST = 4096  # bytes of a value: nginx's buffer for one word of its configura
 _FILE_LONGEST = 1 << 20  # bytes of a file that NAME_FILE names: what a Docker secret may have
 _STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program
 
-_ENV = re.compile(r"[A-Z_][A-Z0-9_]*")
+_ENV = r"[A-Z_][A-Z0-9_]*"
 # What the process itself, its loader, its interpreter and nginx take from the environment.
-_RESERVED = re.compile(
-    r"PATH|HOME|SHELL|USER|LOGNAME|PWD|OLDPWD|HOSTNAME|TERM|TMPDIR|TZ|LANG|LANGUAGE|LC_.*|IFS|"
-    r"ENV|BASH_ENV|NGINX|CIRCUS_.*|LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|GCONV_PATH|"
-    r"LD_.*|MALLOC_.*|GLIBC_.*|PYTHON.*|EGGCRATE_.*|SOURCE_DATE_EPOCH"
+_RESERVED = (
+    *(
+        "PATH",
+        "HOME",
+        "SHELL",
+        "USER",
+        "LOGNAME",
+        "PWD",
+        "OLDPWD",
+        "HOSTNAME",
+        "TERM",
+        "TMPDIR",
+    ),
+    *("TZ", "LANG", "LANGUAGE", "IFS", "ENV", "BASH_ENV", "NGINX", "NOTIFY_SOCKET"),
+    *("GCONV_PATH", "SOURCE_DATE_EPOCH"),
+)
+_RESERVED_BEGIN = (
+    *("LC_", "LD_", "CIRCUS_", "LISTEN_FD", "LISTEN_PID", "MALLOC_", "GLIBC_"),
+    *("PYTHON", "EGGCRATE_"),
 )
 # Usual names that are no slips of other ones.
-_USUAL = re.compile(
-    r"HOSTS?|PORTS?|USERS?|DEBUG|DISPLAY|EDITOR|GPG_KEY|MAIL|NAME|PAGER|PS1|SHLVL|VISUAL|"
-    r"VIRTUAL_ENV|_"
+_USUAL = (
+    *("HOST", "HOSTS", "PORT", "PORTS", "USERS", "DEBUG", "DISPLAY", "EDITOR", "GPG_KEY"),
+    *("MAIL", "NAME", "PAGER", "PS1", "SHLVL", "VISUAL", "VIRTUAL_ENV", "_"),
 )
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -86,9 +101,7 @@ _NGINX_KEYS = (
 )
 
 # A word of an nginx configuration, as it counts for nginx's buffer.
-_NGINX_WORD = re.compile(
-    r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|#[^\n]*|(?:\$\{|\\.|[^\s;{}\\])+|.""", re.DOTALL
-)
+_NGINX_WORD = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|#[^\n]*|(?:\$\{|\\.|[^\s;{}\\])+|."""
 _MARK = "\0"  # stands for a list whose line is repeated; no configuration can have it
 
 
@@ -345,11 +358,11 @@ def declaration(name: str, text: str, default: str | None) -> Setting:
 
 def variable(name: str) -> str:
     """The name of an environment variable for a setting or a secret, if it may be one."""
-    if not _ENV.fullmatch(name):
+    if not re.fullmatch(_ENV, name):
         raise ValueError(
             f"has the variable {name}, which is no name; write capitals, digits and _"
         )
-    if _RESERVED.fullmatch(name):
+    if _is_reserved(name):
         raise ValueError(
             f"has the variable {name}, which is the process's own; write env= with another name"
         )
@@ -358,6 +371,10 @@ def variable(name: str) -> str:
             f"has the variable {name}, but a name with _FILE names the file of the one without"
         )
     return name
+
+
+def _is_reserved(name: str) -> bool:
+    return name in _RESERVED or name.startswith(_RESERVED_BEGIN)
 
 
 def dumped(settings: Settings) -> str:
@@ -652,9 +669,9 @@ def _slips(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     # one that is set was not forgotten
     absent = [n for n in names if not environ.get(n) and not environ.get(f"{n}_FILE")]
     for name in sorted(environ):
-        if name in known or _USUAL.fullmatch(name) or _RESERVED.fullmatch(name):
+        if name in known or name in _USUAL or _is_reserved(name):
             continue
-        given = re.sub("[-._]", "", name.upper())
+        given = name.upper().replace("_", "").replace("-", "").replace(".", "")
         for meant in absent:
             for right in (meant, f"{meant}_FILE"):
                 if _slip(given, right.replace("_", "")):
@@ -731,7 +748,7 @@ def _rendered(document: Document, values: Mapping[str, str]) -> tuple[str, list[
             for line in whole.split("\n")
         )
     if document.format == "nginx" and long:
-        for found in _NGINX_WORD.finditer(whole):
+        for found in re.finditer(_NGINX_WORD, whole, re.DOTALL):
             word = found[0]
             if len(word) > 1000 and len(word.encode()) >= LONGEST + (word[0] in "\"'"):
                 problems += [

@@ -10,19 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
-_SIZE = re.compile(r"[0-9]{1,15}[kKmMgG]?")
-_DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|[smhdwMy]))+|[0-9]{1,9}")
+# They are compiled when they are first used: PID 1 needs few of them, and soon.
+_INTEGER = r"-?[0-9]{1,18}"
+_SIZE = r"[0-9]{1,15}[kKmMgG]?"
+_DURATION = r"(?:[0-9]{1,9}(?:ms|[smhdwMy]))+|[0-9]{1,9}"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOSTNAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?")
-_PATH = re.compile(r"/[A-Za-z0-9._@+,=:~/-]*")
-_URL_PATH = re.compile(r"/[A-Za-z0-9._~+,=:@%/-]*")
-_URL = re.compile(
+_HOSTNAME = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?"
+_PATH = r"/[A-Za-z0-9._@+,=:~/-]*"
+_URL_PATH = r"/[A-Za-z0-9._~+,=:@%/-]*"
+_URL = (
     rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?"
     r"(?:/[A-Za-z0-9._~+,=:@%/?&-]*)?"
 )
-_WORD = re.compile(r"[A-Za-z0-9._@+,=:~/%-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_WORD = r"[A-Za-z0-9._@+,=:~/%-]+"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 TRUE = ("true", "yes", "on", "1")
 FALSE = ("false", "no", "off", "0")
@@ -30,14 +31,14 @@ FALSE = ("false", "no", "off", "0")
 
 def port(text: str) -> str:
     """A TCP port, in decimal."""
-    if _INTEGER.fullmatch(text) and 1 <= int(text) <= 65535:
+    if re.fullmatch(_INTEGER, text) and 1 <= int(text) <= 65535:
         return str(int(text))
     raise ValueError("must be a port number, 1 to 65535")
 
 
 def integer(text: str) -> str:
     """A whole number."""
-    if _INTEGER.fullmatch(text):
+    if re.fullmatch(_INTEGER, text):
         return str(int(text))
     raise ValueError("must be a whole number")
 
@@ -51,14 +52,14 @@ def boolean(text: str) -> str:
 
 def size(text: str) -> str:
     """A number of bytes, or of kilobytes, megabytes or gigabytes with k, m or g."""
-    if _SIZE.fullmatch(text):
+    if re.fullmatch(_SIZE, text):
         return text
     raise ValueError("must be a size: a number with k, m or g behind it, as 10m")
 
 
 def duration(text: str) -> str:
     """A time as nginx writes it: ``500ms``, ``30s``, ``1h30m``; a bare number is seconds."""
-    if _DURATION.fullmatch(text):
+    if re.fullmatch(_DURATION, text):
         return text
     raise ValueError("must be a time: a number with ms, s, m, h or d behind it, as 30s")
 
@@ -75,7 +76,7 @@ def hostname(text: str) -> str:
         else:
             if (":" in text) == (text.startswith("[") and text.endswith("]")):
                 return text
-    elif _HOSTNAME.fullmatch(text) and len(text) <= 253:
+    elif re.fullmatch(_HOSTNAME, text) and len(text) <= 253:
         return text.lower()
     raise ValueError("must be a host name, as shop.example")
 
@@ -100,35 +101,35 @@ def network(text: str) -> str:
 
 def path(text: str) -> str:
     """An absolute path, without dots that lead up."""
-    if _PATH.fullmatch(text) and ".." not in text.split("/"):
+    if re.fullmatch(_PATH, text) and ".." not in text.split("/"):
         return text
     raise ValueError("must be an absolute path of letters, digits and any of . _ - @ + , = : ~")
 
 
 def url_path(text: str) -> str:
     """The path of a URL."""
-    if _URL_PATH.fullmatch(text) and ".." not in text.split("/"):
+    if re.fullmatch(_URL_PATH, text) and ".." not in text.split("/"):
         return text
     raise ValueError("must be the path of a URL, as /shop/")
 
 
 def url(text: str) -> str:
     """An address on the web."""
-    if _URL.fullmatch(text):
+    if re.fullmatch(_URL, text):
         return text
     raise ValueError("must be a URL that begins with http:// or https://")
 
 
 def word(text: str) -> str:
     """One word of letters, digits and a few signs."""
-    if _WORD.fullmatch(text):
+    if re.fullmatch(_WORD, text):
         return text
     raise ValueError("must be one word of letters, digits and any of . _ - @ + , = : ~ / %")
 
 
 def text(text: str) -> str:
     """Anything on one line that can be shown."""
-    if _CONTROL.search(text):
+    if re.search(_CONTROL, text):
         raise ValueError("must be one line of text, without control characters")
     return text
 
