@@ -56,6 +56,8 @@ setup(
             "backports.zstd>=1; python_version < '3.14'",
             "collective.recipe.template>=3",
             "docker>=7",
+            # hostile values of runtime settings, by the ten thousand
+            "hypothesis>=6",
             "manuel>=1.12",
             # the oracle of our own reader of ELF files
             "pyelftools>=0.30",
