@@ -94,7 +94,9 @@ def placed(
             continue
         setting, form = settings[count], forms[count]
         count += 1
-        default = piece.text if piece.text is not None else setting.default
+        default = piece.text
+        if default is None and setting.type != "bool":  # which nginx spells otherwise
+            default = setting.default
         if not form.what:
             _fit_default(form, setting, default)
         if form.what:
@@ -362,7 +364,7 @@ def _repeated(text: str, statement: _Statement) -> _Form:
     rest = text[statement.end :] if last < 0 else text[statement.end : last]
     line = text[first : statement.end]
     alone = not text[first:start].strip() and re.fullmatch(r"\s*(?:#.*)?", rest)
-    if not alone or "\n" in line or line.count(_PLACE) + rest.count(_PLACE) > 1:
+    if not alone or "\n" in line:
         return _Form(
             what="is a list whose line is repeated, and there is more on the line",
             hint="let the directive stand alone on one line",
@@ -396,6 +398,7 @@ class _Option:
     section: str
     name: str
     at: list[int]
+    comment: bool  # behind its first line
 
 
 def _circus(text: str, settings: Sequence[Setting]) -> list[_Form]:
@@ -462,13 +465,14 @@ def _circus_options(text: str) -> tuple[list[_Option], dict[int, _Form]]:
                     what="stands in an option's name", hint="write the name itself"
                 )
         value = found["value"]
-        if (cut := value.find(";")) >= 0 and value[cut - 1].isspace():
+        cut = value.find(";")
+        comment = cut >= 0 and value[cut - 1].isspace()
+        if comment:
             value = value[:cut]
         value = value.rstrip()
         begin = where + found.start("value")
-        current = _Option(
-            section, found["option"].rstrip(), [*range(begin, begin + len(value))]
-        )
+        name, positions = found["option"].rstrip(), [*range(begin, begin + len(value))]
+        current = _Option(section, name, positions, comment)
         options.append(current)
     return options, wrong
 
@@ -518,6 +522,12 @@ def _circus_form(
         return _Form(
             what="is text before a bracket, which Circus could take for a reference",
             hint="put another sign between them",
+        )
+    if kind == "text" and option.comment and "\n" not in before:
+        # only the first semicolon of a line can begin a comment, and text may have one
+        return _Form(
+            what="is text before a comment on the same line",
+            hint="give the comment a line of its own",
         )
     if state is None:
         if kind != "text":

@@ -728,7 +728,7 @@ def _rendered(document: Document, values: Mapping[str, str]) -> tuple[str, list[
                 continue
             value = piece.setting.default or ""
         try:
-            text = _written(piece, value)
+            text = _written(piece, value, document.format)
         except ValueError as error:
             problems.append(f"{piece.setting.env} {error}, where {document.path} has it")
             continue
@@ -760,24 +760,22 @@ def _rendered(document: Document, values: Mapping[str, str]) -> tuple[str, list[
     return whole, problems
 
 
-def _written(piece: Piece, value: str) -> str:
+def _written(piece: Piece, value: str, kind: str) -> str:
     """A value as it is written at its place; a ValueError says what it can't have there."""
     if piece.first and value.startswith("-"):
         raise ValueError("can't begin with -, as it would be taken for an option")
     if piece.setting.type == "bool":
-        value = _spelled(piece, value)
+        value = _spelled(value, piece.default, kind)
     return FORMS[piece.form](value)
 
 
-def _spelled(piece: Piece, value: str) -> str:
-    """A true or false in the words of the default."""
-    model = piece.default or ""
+def _spelled(value: str, default: str | None, kind: str) -> str:
+    """A true or false in the words of the default, or in those of the format."""
+    model = default or ("on" if kind == "nginx" else "true")
     if model.lower() in types.TRUE:
         at = types.TRUE.index(model.lower())
-    elif model.lower() in types.FALSE:
-        at = types.FALSE.index(model.lower())
     else:
-        at = types.TRUE.index("on") if piece.form.startswith("nginx") else 0
+        at = types.FALSE.index(model.lower())
     word = (types.TRUE if value == "true" else types.FALSE)[at]
     if model[:1].isupper():
         return word.upper() if model[1:].isupper() else word.capitalize()

@@ -90,6 +90,7 @@ NGINX = (
     ("  allow @trusted; # ours\n", ["nginx-line"]),
     ("geo $x {\n  default 0;\n  @trusted 1;\n}", ["nginx-line"]),
     ("geo $x {\n  proxy @trusted;\n}", ["nginx-line"]),
+    ("geo $x {\n  @trusted @port; # @title\n}", ["nginx-line", "word", "comment"]),
     ('add_header X "@trusted";', ["word"]),
     ('add_header X "@hosts";', ["word"]),
     ("map $host $x {\n  default 0;\n  @host 1;\n  x @host;\n}", ["nginx-key", "word"]),
@@ -126,7 +127,6 @@ NGINX_WRONG = (
     ),
     ("allow @trusted; deny all;", "1: trusted is a list whose line is repeated, and there is"),
     ("allow\n @trusted;", "2: trusted is a list whose line is repeated, and there is more on"),
-    ("geo $x {\n @trusted @port;\n}", "2: trusted is a list whose line is repeated, and there"),
     (
         "geo $x { @trusted 1; }",
         "1: trusted is a list whose line is repeated, and there is more",
@@ -195,6 +195,7 @@ CIRCUS_WRONG = (
     ("[watcher:w]\ncmd = web \\@greeting\n", "2: greeting stands after a backslash; remove"),
     ("[watcher:w]\ncmd = web @title\n", "2: title has a default that is no single word; put"),
     ("[watcher:w]\ncmd = web '@motto'\nargs = \"@motto\"\n", "3: motto has a default with a"),
+    ("[watcher:w]\ncmd = web '@title' ; x\n", "2: title is text before a comment on the same"),
     ("[watcher:w]\nexecutable = @greeting\n", "2: greeting is text, which is too free for ex"),
     ("[circus]\ninclude = @greeting\n", "2: greeting is text, which is too free for include"),
     ("[watcher:w]\nhooks.before_start = @greeting\n", "2: greeting is text, which is too free"),
