@@ -34,12 +34,10 @@ class Symbol:
 
 @dataclasses.dataclass(slots=True)
 class _Form:
-    """How a place is written, or why no setting, or none of its type, can stand there."""
+    """How a place is written."""
 
     form: str = "word"
     first: bool = False  # it begins a word of a command line
-    what: str = ""
-    hint: str = ""
 
 
 def format_of(text: str) -> str:
@@ -97,16 +95,15 @@ def placed(
         default = piece.text
         if default is None and setting.type != "bool":  # which nginx spells otherwise
             default = setting.default
-        if not form.what:
-            _fit_default(form, setting, default)
-        if form.what:
+        wrong = _misread(form, setting, default) if isinstance(form, _Form) else form
+        if wrong is not None:
             errors.append(
                 TemplateError(
-                    f"{name_of_place(piece.line)}: {piece.name} {form.what}",
-                    form.hint,
+                    f"{name_of_place(piece.line)}: {piece.name} {wrong.what}", wrong.hint
                 )
             )
             continue
+        assert isinstance(form, _Form)
         if setting.type in LISTS and default is not None:
             # it may have several lines in the buildout, and needs its line again for each
             several = form.form == "nginx-line" and len(default.replace(",", " ").split()) > 1
@@ -116,30 +113,31 @@ def placed(
     return tuple(found)
 
 
-def _fit_default(form: _Form, setting: Setting, default: str | None) -> None:
-    """Note what is wrong with a default that would be read otherwise than other values."""
+def _misread(form: _Form, setting: Setting, default: str | None) -> TemplateError | None:
+    """What is wrong with a default that would be read otherwise than other values."""
     if setting.type != "text" or default is None:
-        return
-    escaped = default
-    if form.form.startswith("nginx"):
-        escaped = default.replace("$", "")  # an author's variables may well be in it
+        return None
+    # an author's variables may well be in it
+    escaped = default.replace("$", "") if form.form.startswith("nginx") else default
     try:
         written = runtime.FORMS[form.form](escaped)
     except ValueError as error:
-        form.what = f"has a default that {error} where it stands"
-        form.hint = "give it another default, or let the value stand elsewhere"
-        return
-    if form.form == "nginx-quoted":
-        if not re.fullmatch(r"[^\s;{}\"'\\#][^\s;{}\\]*", default):
-            form.what = "has a default that is no single word"
-            form.hint = "put quotes around the place"
-    elif form.form == "circus-word":
-        if _split(default) != [default]:
-            form.what = "has a default that is no single word"
-            form.hint = "put quotes around the place"
+        return TemplateError(
+            f"has a default that {error} where it stands",
+            "give it another default, or let the value stand elsewhere",
+        )
+    if form.form in ("nginx-quoted", "circus-word"):
+        nginx = re.fullmatch(r"[^\s;{}\"'\\#][^\s;{}\\]*", default)
+        if (nginx is None) if form.form == "nginx-quoted" else (_split(default) != [default]):
+            return TemplateError(
+                "has a default that is no single word", "put quotes around the place"
+            )
     elif written != escaped:
-        form.what = "has a default with a quote or a backslash that would be read as one"
-        form.hint = "give it another default, or put other quotes around the place"
+        return TemplateError(
+            "has a default with a quote or a backslash that would be read as one",
+            "give it another default, or put other quotes around the place",
+        )
+    return None
 
 
 def _split(command: str) -> list[str]:
@@ -149,15 +147,12 @@ def _split(command: str) -> list[str]:
         return []
 
 
-def _plain(text: str, settings: Sequence[Setting]) -> list[_Form]:
-    forms = []
-    for setting in settings:
-        form = _Form()
-        if setting.type == "text":
-            form.what = "is text, in a file whose format is not known"
-            form.hint = "declare it as word, or as another type that needs no quotes"
-        forms.append(form)
-    return forms
+def _plain(text: str, settings: Sequence[Setting]) -> list[_Form | TemplateError]:
+    wrong = TemplateError(
+        "is text, in a file whose format is not known",
+        "declare it as word, or as another type that needs no quotes",
+    )
+    return [wrong if setting.type == "text" else _Form() for setting in settings]
 
 
 # -- nginx
@@ -198,9 +193,9 @@ class _Statement:
     sign: str
 
 
-def _nginx(text: str, settings: Sequence[Setting]) -> list[_Form]:
+def _nginx(text: str, settings: Sequence[Setting]) -> list[_Form | TemplateError]:
     places = [found.start() for found in re.finditer(_PLACE, text)]
-    forms = {place: _Form("comment") for place in places}
+    forms: dict[int, _Form | TemplateError] = {place: _Form("comment") for place in places}
     of = dict(zip(places, settings, strict=True))
     for statement in _nginx_statements(text):
         for number, word in enumerate(statement.words):
@@ -264,7 +259,7 @@ def _nginx_word(text: str, start: int) -> _Word:
 
 def _nginx_form(
     text: str, statement: _Statement, number: int, place: int, setting: Setting
-) -> _Form:
+) -> _Form | TemplateError:
     word = statement.words[number]
     directive = statement.words[0].text
     table = bool(statement.blocks) and statement.blocks[-1] in _NGINX_TABLES
@@ -272,36 +267,36 @@ def _nginx_form(
     before = text[word.start : place]
     whole = word.end - word.start == 1
     if any("_by_lua" in block for block in statement.blocks):
-        return _Form(
-            what="stands in a block of Lua",
-            hint="hand it over in a variable that set makes outside of the block",
+        return TemplateError(
+            "stands in a block of Lua",
+            "hand it over in a variable that set makes outside of the block",
         )
     if len(before) - len(before.rstrip("\\")) & 1:
-        return _Form(what="stands after a backslash", hint="remove the backslash")
+        return TemplateError("stands after a backslash", "remove the backslash")
     if re.search(r"\$\{\w*\Z", before) or (
         re.search(r"\$\w*\Z", before) and (kind not in _SLASHED or before.endswith("$"))
     ):
-        return _Form(
-            what="would become part of a variable's name",
-            hint="put braces around the name of the variable before it",
+        return TemplateError(
+            "would become part of a variable's name",
+            "put braces around the name of the variable before it",
         )
     if number == 0 and not table:
         if statement.sign == "{":
-            return _Form(what="stands where a block's name is", hint="write the name itself")
-        return _Form(what="stands where a directive's name is", hint="write the name itself")
+            return TemplateError("stands where a block's name is", "write the name itself")
+        return TemplateError("stands where a directive's name is", "write the name itself")
     if kind in LISTS:
         return _nginx_list(text, statement, number, kind, table=table, whole=whole)
     if kind != "text":
         if kind == "word" and directive in ("include", "load_module"):
-            return _Form(
-                what=f"is a word, and {directive} would read any file that it names",
-                hint="declare it as choices",
+            return TemplateError(
+                f"is a word, and {directive} would read any file that it names",
+                "declare it as choices",
             )
         begins = place == word.start + len(word.quote)
         if kind == "word" and directive in ("location", "if", "server_name") and begins:
-            return _Form(
-                what=f"is a word, and {directive} gives a meaning to its first character",
-                hint="declare it as urlpath, hostname or choices",
+            return TemplateError(
+                f"is a word, and {directive} gives a meaning to its first character",
+                "declare it as urlpath, hostname or choices",
             )
         if table and number == 0 and kind in ("word", "hostname", "choices"):
             if place != word.start + len(word.quote) or len(word.text) > 1:
@@ -309,27 +304,27 @@ def _nginx_form(
             return _Form("nginx-key")
         return _Form()
     if table and number == 0:
-        return _Form(
-            what="is text, where a block has its keys", hint="declare it as word or hostname"
+        return TemplateError(
+            "is text, where a block has its keys", "declare it as word or hostname"
         )
     if not table and _NGINX_NO_TEXT.fullmatch(directive):
-        return _Form(
-            what=f"is text, which is too free for {directive}",
-            hint="declare it as path, url, hostname or word",
+        return TemplateError(
+            f"is text, which is too free for {directive}",
+            "declare it as path, url, hostname or word",
         )
     if word.quote:
         return _Form("nginx-double" if word.quote == '"' else "nginx-single")
     if whole:
         return _Form("nginx-quoted")
-    return _Form(
-        what="is text, in a part of a word without quotes",
-        hint="put quotes around the whole word",
+    return TemplateError(
+        "is text, in a part of a word without quotes",
+        "put quotes around the whole word",
     )
 
 
 def _nginx_list(
     text: str, statement: _Statement, number: int, kind: str, *, table: bool, whole: bool
-) -> _Form:
+) -> _Form | TemplateError:
     directive = statement.words[0].text
     repeats = number == 1 and directive in _NGINX_REPEATED
     if table:
@@ -346,17 +341,17 @@ def _nginx_list(
     ):
         return _Form()
     if kind == "cidrs":
-        return _Form(
-            what="is a list of networks, where there can be one at most",
-            hint="let it be a word of its own, of set_real_ip_from, allow, deny or in geo",
+        return TemplateError(
+            "is a list of networks, where there can be one at most",
+            "let it be a word of its own, of set_real_ip_from, allow, deny or in geo",
         )
-    return _Form(
-        what="is a list of hosts, where there can be one at most",
-        hint="declare it as hostname, or let it be a word of its own of server_name",
+    return TemplateError(
+        "is a list of hosts, where there can be one at most",
+        "declare it as hostname, or let it be a word of its own of server_name",
     )
 
 
-def _repeated(text: str, statement: _Statement) -> _Form:
+def _repeated(text: str, statement: _Statement) -> _Form | TemplateError:
     """A place whose line stands there once for each word of a list."""
     start = statement.words[0].start
     first = text.rfind("\n", 0, start) + 1
@@ -365,9 +360,9 @@ def _repeated(text: str, statement: _Statement) -> _Form:
     line = text[first : statement.end]
     alone = not text[first:start].strip() and re.fullmatch(r"\s*(?:#.*)?", rest)
     if not alone or "\n" in line:
-        return _Form(
-            what="is a list whose line is repeated, and there is more on the line",
-            hint="let the directive stand alone on one line",
+        return TemplateError(
+            "is a list whose line is repeated, and there is more on the line",
+            "let the directive stand alone on one line",
         )
     return _Form("nginx-line")
 
@@ -401,13 +396,12 @@ class _Option:
     comment: bool  # behind its first line
 
 
-def _circus(text: str, settings: Sequence[Setting]) -> list[_Form]:
+def _circus(text: str, settings: Sequence[Setting]) -> list[_Form | TemplateError]:
     places = [found.start() for found in re.finditer(_PLACE, text)]
     of = dict(zip(places, settings, strict=True))
-    forms = {place: _Form("comment") for place in places}
+    forms: dict[int, _Form | TemplateError] = {place: _Form("comment") for place in places}
     options, wrong = _circus_options(text)
-    for place, form in wrong.items():
-        forms[place] = form
+    forms.update(wrong)
     exported = _expanded(text)
     programs = _programs(text, options)
     for option in options:
@@ -424,10 +418,10 @@ def _circus(text: str, settings: Sequence[Setting]) -> list[_Form]:
     return [forms[place] for place in places]
 
 
-def _circus_options(text: str) -> tuple[list[_Option], dict[int, _Form]]:
+def _circus_options(text: str) -> tuple[list[_Option], dict[int, TemplateError]]:
     """All options, and the places that stand where none may."""
     options: list[_Option] = []
-    wrong: dict[int, _Form] = {}
+    wrong: dict[int, TemplateError] = {}
     section: str | None = None
     current: _Option | None = None
     start = 0
@@ -447,22 +441,22 @@ def _circus_options(text: str) -> tuple[list[_Option], dict[int, _Form]]:
         if header := re.match(r"\[(.+)\]", bare):
             section, current = header[1], None
             for place in places:
-                wrong[place] = _Form(
-                    what="stands in a section's name", hint="write the name itself"
+                wrong[place] = TemplateError(
+                    "stands in a section's name", "write the name itself"
                 )
             continue
         found = _OPTION.match(bare)
         if section is None or found is None:
             for place in places:
-                wrong[place] = _Form(
-                    what="stands where no option is", hint="write NAME = value in a section"
+                wrong[place] = TemplateError(
+                    "stands where no option is", "write NAME = value in a section"
                 )
             current = None if section is None else current
             continue
         for place in places:
             if place < where + found.end("option"):
-                wrong[place] = _Form(
-                    what="stands in an option's name", hint="write the name itself"
+                wrong[place] = TemplateError(
+                    "stands in an option's name", "write the name itself"
                 )
         value = found["value"]
         cut = value.find(";")
@@ -503,69 +497,67 @@ def _circus_form(
     state: tuple[str, bool] | None,
     exported: set[str],
     programs: Mapping[str, Sequence[str]],
-) -> _Form:
+) -> _Form | TemplateError:
     before, after = value[:offset], value[offset + 1 :]
     kind = setting.type
     env = option.section == "env" or option.section.startswith("env:")
     if re.search(r"\(circus[\w.-]*\Z", before, re.IGNORECASE) or (
         kind in ("text", "word") and re.search(r"\([\w.-]*\Z", before)
     ):
-        return _Form(
-            what="stands in what Circus would take for a reference",
-            hint="write the name of the variable itself",
+        return TemplateError(
+            "stands in what Circus would take for a reference",
+            "write the name of the variable itself",
         )
     if before.endswith("$") and env:
-        return _Form(
-            what="would become a variable's name after its $", hint="remove the dollar"
-        )
+        return TemplateError("would become a variable's name after its $", "remove the dollar")
     if kind == "text" and re.match(r"\(|circus", after, re.IGNORECASE):
-        return _Form(
-            what="is text before a bracket, which Circus could take for a reference",
-            hint="put another sign between them",
+        return TemplateError(
+            "is text before a bracket, which Circus could take for a reference",
+            "put another sign between them",
         )
     if kind == "text" and option.comment and "\n" not in before:
         # only the first semicolon of a line can begin a comment, and text may have one
-        return _Form(
-            what="is text before a comment on the same line",
-            hint="give the comment a line of its own",
+        return TemplateError(
+            "is text before a comment on the same line",
+            "give the comment a line of its own",
         )
     if state is None:
         if kind != "text":
             return _Form()
         if _CIRCUS_NO_TEXT.fullmatch(option.name) and not env:
-            return _Form(
-                what=f"is text, which is too free for {option.name}",
-                hint="declare it as path, word or choices",
+            return TemplateError(
+                f"is text, which is too free for {option.name}",
+                "declare it as path, word or choices",
             )
         if option.section.startswith("plugin:"):
-            return _Form(
-                what="is text, which would tear a plugin's command line apart",
-                hint="declare it as word",
+            return TemplateError(
+                "is text, which would tear a plugin's command line apart",
+                "declare it as word",
             )
         if env and option.name.lower() in exported:
-            return _Form(
-                what=f"is text, and $(circus.env.{option.name}) puts it into a command line",
-                hint="write the setting itself there, within quotes",
+            return TemplateError(
+                f"is text, and $(circus.env.{option.name}) puts it into a command line",
+                "write the setting itself there, within quotes",
             )
         return _Form("circus-env" if env else "circus-value")
     quote, begins = state
     if quote == "\\":
-        return _Form(what="stands after a backslash", hint="remove the backslash")
+        return TemplateError("stands after a backslash", "remove the backslash")
     if kind in LISTS and not quote:
-        return _Form(
-            what="is a list, which would be several words of the command line",
-            hint="put quotes around it, or let the program have it from [env]",
+        return TemplateError(
+            "is a list, which would be several words of the command line",
+            "put quotes around it, or let the program have it from [env]",
         )
     if kind != "text":
         return _Form(first=begins and kind == "word")
     if option.name == "cmd" and len(_words(before + _PLACE)) < 2:
-        return _Form(
-            what="is text, where the program's name is", hint="declare it as path or choices"
+        return TemplateError(
+            "is text, where the program's name is", "declare it as path or choices"
         )
     if program := _running_code(programs.get(option.section, ())):
-        return _Form(
-            what=f"is text in the arguments of {program}, which could run it",
-            hint="let the program have it from [env], or declare it as word",
+        return TemplateError(
+            f"is text in the arguments of {program}, which could run it",
+            "let the program have it from [env], or declare it as word",
         )
     if quote == "'":
         return _Form("circus-single", begins)
