@@ -906,10 +906,13 @@ def write(settings: Settings, values: Mapping[str, str], run_directory: str) -> 
         raise SettingsProblem(
             (f"the settings can't be written to {run_directory}: {error.strerror}",)
         ) from error
-    with os.scandir(run_directory) as entries:
-        old = [e.path for e in entries if e.name.startswith(_OURS) and e.name != name]
-    for path in old:
-        _remove(path)
+    try:
+        names = os.listdir(run_directory)
+    except OSError:  # it can be written and not be read: what is old stays
+        names = []
+    for old in names:
+        if old.startswith(_OURS) and old != name:
+            _remove(os.path.join(run_directory, old))
     return {document.path: link + document.path for document, _ in texts}
 
 
