@@ -48,6 +48,8 @@ RUN_DIRECTORY = "/run/eggcrate"
 _RUNTIME = "usr/lib/eggcrate"
 # the runtime package of this machine, which a configuration or script may name
 _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
+# zc.buildout writes real paths into scripts
+_RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
 _STARTS = "starts the container"
 
 
@@ -69,7 +71,7 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
         Rule(os.fspath(site.directory), directory),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
         # wherever eggcrate is installed, every image has what runs in a container
-        Rule(os.fspath(_RUNTIME_HERE), f"/{_RUNTIME}/eggcrate/runtime"),
+        *(Rule(place, f"/{_RUNTIME}/eggcrate/runtime") for place in _RUNTIME_PLACES),
         # shared by many buildouts or its own, the eggs lie in one place
         Rule(os.fspath(site.eggs), f"{directory}/eggs"),
         # so do the distributions beside zc.buildout, wherever its environment is
@@ -105,7 +107,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         exclude=settings.exclude,
         allow_build_paths=settings.allow_build_paths,
         allow_secrets=settings.allow_secrets,
-        present=[os.fspath(_RUNTIME_HERE)],
+        present=_RUNTIME_PLACES,
     )
     for part in settings.parts:
         closure.add_part(part)

@@ -9,21 +9,19 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-import eggcrate.runtime
 from eggcrate.config import circus, circus_sections
 from eggcrate.config.circus_sections import Surroundings
 from eggcrate.config.references import Rendered
 from eggcrate.errors import EggcrateError, SettingsError, raise_all
 from eggcrate.recipes.boundary import user_errors
 from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, text_of
+from eggcrate.recipes.scripts import RUNTIME, expression
 
 #: what a user may write here that nginx-config doesn't have; sections are options, too
 OPTIONS = ("check", "circus", "eggs", "env", "scripts")
 
 # what zc.recipe.egg takes beside eggs, and what is published
 _NO_MISTAKES = ("circusd", "eggs-directory", "find-links", "index")
-
-_RUNTIME = pathlib.Path(os.path.abspath(eggcrate.runtime.__file__)).parent
 
 # programs of ours, with the module of each; serve-waitress is made when something asks for it
 _OURS = {
@@ -107,7 +105,7 @@ class Recipe:
             directory=section["directory"],
             bin=section["bin-directory"],
             run_directory=os.fspath(run_directory),
-            runtime=os.fspath(_RUNTIME),
+            runtime=os.fspath(RUNTIME),
             python=sys.executable,
             scripts=self._scripts.wanted if self._scripts else None,
             read=lambda path: text_of(self._buildout, path),
@@ -150,7 +148,7 @@ class _Scripts:
     ) -> None:
         import zc.recipe.egg
 
-        section = buildout["buildout"]
+        section = self._section = buildout["buildout"]
         self._bin = section["bin-directory"]
         self._directory = section["directory"]
         self._relative = section.get("relative-paths", "false") == "true"
@@ -221,14 +219,11 @@ class _Scripts:
         return (
             "import os\n"
             "# eggcrate, for eggcrate.runtime\n"
-            f"sys.path.append(os.path.dirname(os.path.dirname({self._path(_RUNTIME)})))\n"
+            f"sys.path.append(os.path.dirname(os.path.dirname({self._path(RUNTIME)})))\n"
         )
 
     def _path(self, path: pathlib.Path) -> str:
-        """The Python expression for a path in a script, relative if buildout wants that."""
-        if self._relative and path.is_relative_to(self._directory):
-            return f"join(base, {os.fspath(path.relative_to(self._directory))!r})"
-        return repr(os.fspath(path))
+        return expression(self._section, path)
 
 
 def _names(text: str) -> dict[str, str]:

@@ -14,27 +14,30 @@ from eggcrate.config.nginx_declared import Surroundings
 from eggcrate.config.nginx_options import MAIN, SITE
 from eggcrate.config.references import Rendered
 from eggcrate.errors import EggcrateError, SettingsError, raise_all
+from eggcrate.recipes import scripts
 from eggcrate.recipes.boundary import user_errors
 from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, noting, text_of
 
-#: what a user may write here that circus-config doesn't have, beside the declared options
-OPTIONS = ("check", "circus", "ignore")
+#: what a user may write here that circus-config doesn't have, or has another way, beside the declared options
+OPTIONS = ("check", "circus", "ignore", "scripts")
 
 _ALL = (*MAIN, *SITE)
 _SOCKET = re.compile(r"^\[socket:(?P<name>[^\]\n]+)\](?P<body>(?:\n(?!\[).*)*)", re.MULTILINE)
 
 
 class Recipe:
-    """The part writes one file; see ``docs/nginx-config.rst`` for its options."""
+    """The part writes one file, and a script if asked; see ``docs/nginx-config.rst``."""
 
     def __init__(
         self, buildout: Buildout, name: str, options: MutableMapping[str, str]
     ) -> None:
         self._name = name
         self._buildout = buildout
+        self._section = buildout["buildout"]
         self._options = options
         with user_errors(name):
             self._check = flag(options, "check", default=True)
+            self._scripts = flag(options, "scripts", default=False)
             raise_all(_misspelt(options))
             self._declared = {
                 option: options[option]
@@ -57,20 +60,25 @@ class Recipe:
                 raise_all(self._unused())
 
     def install(self) -> tuple[str, ...]:
-        """Judge the file and write it."""
+        """Judge the file and write it, and the script."""
         with user_errors(self._name):
             if self._check:
                 self._judge()
-            self._file.write()
-        return ()  # the file is owned through eggcrate.recipes.ownership
+            return self._write()
 
     def update(self) -> tuple[str, ...]:
         """Do the same when the file would change; what is there has been judged."""
         with user_errors(self._name):
             if self._check and not self._file.is_current():
                 self._judge()
-            self._file.write()
-        return ()
+            return self._write()
+
+    def _write(self) -> tuple[str, ...]:
+        self._file.write()  # which is owned through eggcrate.recipes.ownership
+        if not self._scripts:
+            return ()
+        paths = (self._file.output, self._file.run_directory)
+        return tuple(scripts.bound(self._section, self._name, "nginxctl", *paths))
 
     def _declare(self, before: Rendered | None, run_directory: pathlib.Path) -> Rendered:
         del before  # there is a template, or there are options
