@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
+import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 # what plans an image is loaded when one has to be planned: mostly it has not
@@ -20,7 +23,7 @@ from eggcrate.image.compression import compressor
 from eggcrate.image.layout import Image
 from eggcrate.image.plan import PLAN_HEADER, PLAN_LAYER, amount
 from eggcrate.image.store import LEFTOVER, Store, replacing, write_if_changed
-from eggcrate.settings import ImageSettings
+from eggcrate.settings import ImageSettings, this_platform
 
 if TYPE_CHECKING:
     from eggcrate.payload.relocation import Relocation
@@ -61,7 +64,7 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
         from eggcrate.planning import Base
 
         Base(settings, store).refresh()
-    key = _surroundings(settings)
+    key = surroundings(settings)
     again = record.again(
         store, location, key, compression=settings.compression, epoch=settings.epoch
     )
@@ -91,6 +94,25 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+
+
+@contextlib.contextmanager
+def packed_program(settings: ImageSettings, store: Store, path: str) -> Iterator[str | None]:
+    """A program of the image's packages that runs here, while the block lasts.
+
+    None where the packages have none of that path, or this machine can't run it.
+    """
+    if settings.platform != this_platform():
+        yield None
+        return
+    from eggcrate.planning import Base
+
+    with store.in_use(), tempfile.TemporaryDirectory(prefix="eggcrate-") as scratch:
+        words = Base(settings, store).extract(path, pathlib.Path(scratch))
+        script = pathlib.Path(scratch, "run")
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+        yield os.fspath(script) if words else None
 
 
 def summary(outcome: Outcome) -> str:
@@ -195,7 +217,7 @@ def _make(settings: ImageSettings, planned: Planned, store: Store) -> Image:
     )
 
 
-def _surroundings(settings: ImageSettings) -> str:
+def surroundings(settings: ImageSettings) -> str:
     """What an image depends on beside the files that are read for it, as one digest."""
     own = []
     for directory, _, names in sorted(os.walk(pathlib.Path(__file__).parent)):

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import posixpath
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -356,6 +357,38 @@ class Base:
         ]
         self._store.keep_table("bases", key, (list(map(as_row, entries)), binaries))
         return entries
+
+    def extract(self, path: str, directory: pathlib.Path) -> tuple[str, ...]:
+        """Write a program of the packages, its loader and its libraries into a directory.
+
+        The words that come back start it on a machine that has none of them.  There are none
+        where the packages have no such program.
+        """
+        tree = {entry.path: entry for entry in self.entries(self.python())}
+        linker = libraries.Linker(tree, self._settings.platform.architecture)
+        program = linker.file(path)
+        binary = self.binaries.get(tree[program].digest) if program else None
+        if program is None or binary is None or not linker.exists(binary.interpreter):
+            return ()
+        wanted = {posixpath.basename(path): program}
+        pending = [(program, binary)]
+        while pending:
+            user, its = pending.pop()
+            for library in its.needed:
+                found = linker.find(library, its, user)
+                if found is None or library in wanted:
+                    continue
+                wanted[library] = found
+                if its_own := self.binaries.get(tree[found].digest):
+                    pending.append((found, its_own))
+        loader = posixpath.basename(binary.interpreter)
+        wanted[loader] = linker.file(binary.interpreter) or ""
+        for name, place in wanted.items():
+            with tree[place].open() as source, (directory / name).open("xb") as target:
+                shutil.copyfileobj(source, target)
+        (directory / loader).chmod(0o755)
+        first = (os.fspath(directory / loader), "--library-path", os.fspath(directory))
+        return (*first, os.fspath(directory / posixpath.basename(path)))
 
     def add(self, packages: Sequence[str]) -> list[str]:
         """Take more packages; those come back that were not asked for before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import logging
 import os
@@ -20,6 +21,7 @@ from eggcrate.recipes import ownership
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
+    from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
     from eggcrate.settings import ImageSettings
 
@@ -103,7 +105,9 @@ class Recipe:
         from eggcrate.settings import document
 
         settings = self._settings(parts=self._made_parts())
-        outcome = build(settings, Store(default_root()))
+        store = Store(default_root())
+        self._test_nginx(settings, store)
+        outcome = build(settings, store)
         self._logger.info("%s", summary(outcome))
         # what fails leaves the script and its settings as they are for the image that is there
         write_if_changed(settings.location / "settings.json", document(settings))
@@ -113,6 +117,29 @@ class Recipe:
         if archive.is_relative_to(here):
             archive = archive.relative_to(here)
         self._logger.info("docker load -i %s", archive)
+
+    def _test_nginx(self, settings: ImageSettings, store: Store) -> None:
+        """Have the image's nginx test what nginx-config parts have written.
+
+        Where this machine has one, they have done so.  The same text is tested once.
+        """
+        from eggcrate.build import packed_program, surroundings
+        from eggcrate.config import nginx
+        from eggcrate.recipes.nginx_config import Recipe as NginxConfig
+
+        found = [getattr(self.buildout[part], "recipe", None) for part in self._parts]
+        untested = [part for part in found if isinstance(part, NginxConfig) and part.checks]
+        if not untested or nginx.find():
+            return
+        words = [surroundings(settings), *(part.text for part in untested)]
+        key = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        if store.recall("nginx", key) is not None:
+            return
+        with packed_program(settings, store, "usr/sbin/nginx") as program:
+            if program:
+                for part in untested:
+                    part.test(program)
+        store.remember("nginx", key, {})
 
     def _console(self, location: pathlib.Path) -> bytes:
         """The script with which people work on the image between two buildouts.

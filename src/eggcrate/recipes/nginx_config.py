@@ -18,7 +18,7 @@ from eggcrate.recipes import scripts
 from eggcrate.recipes.boundary import user_errors
 from eggcrate.recipes.config_file import Buildout, ConfigFile, flag, noting, text_of
 
-#: what a user may write here that circus-config doesn't have, or has another way, beside the declared options
+#: what a user may write here beside what declares: circus-config has none of it, or another
 OPTIONS = ("check", "circus", "ignore", "scripts")
 
 _ALL = (*MAIN, *SITE)
@@ -36,7 +36,8 @@ class Recipe:
         self._section = buildout["buildout"]
         self._options = options
         with user_errors(name):
-            self._check = flag(options, "check", default=True)
+            #: whether nginx is to test the file
+            self.checks = flag(options, "check", default=True)
             self._scripts = flag(options, "scripts", default=False)
             raise_all(_misspelt(options))
             self._declared = {
@@ -62,14 +63,14 @@ class Recipe:
     def install(self) -> tuple[str, ...]:
         """Judge the file and write it, and the script."""
         with user_errors(self._name):
-            if self._check:
+            if self.checks:
                 self._judge()
             return self._write()
 
     def update(self) -> tuple[str, ...]:
         """Do the same when the file would change; what is there has been judged."""
         with user_errors(self._name):
-            if self._check and not self._file.is_current():
+            if self.checks and not self._file.is_current():
                 self._judge()
             return self._write()
 
@@ -79,6 +80,26 @@ class Recipe:
             return ()
         paths = (self._file.output, self._file.run_directory)
         return tuple(scripts.bound(self._section, self._name, "nginxctl", *paths))
+
+    @property
+    def text(self) -> str:
+        """What the file says."""
+        return self._file.rendered.text
+
+    def test(self, program: str) -> None:
+        """Have an nginx test the file; raises what is wrong."""
+        if untested := self._untested(program):
+            logging.getLogger(self._name).warning("not tested to the end: %s", untested)
+
+    def _untested(self, program: str) -> str:
+        """What an nginx could not test; what is wrong is raised."""
+        return nginx.check(
+            self._file.rendered,
+            program,
+            output=self._file.output,
+            run_directory=self._file.run_directory,
+            directory=self._file.directory,
+        )
 
     def _declare(self, before: Rendered | None, run_directory: pathlib.Path) -> Rendered:
         del before  # there is a template, or there are options
@@ -135,14 +156,7 @@ class Recipe:
         if program is not None:
             said: list[EggcrateError] = []
             with noting(said):
-                untested = nginx.check(
-                    file.rendered,
-                    program,
-                    output=file.output,
-                    run_directory=file.run_directory,
-                    directory=file.directory,
-                )
-                if untested:
+                if untested := self._untested(program):
                     warnings.append(f"not tested to the end: {untested}")
             if any("-missing)" in error.what for error in errors):
                 said = []  # that's where it has stopped

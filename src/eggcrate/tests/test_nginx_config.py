@@ -11,6 +11,8 @@ import unittest
 import unittest.mock
 from collections.abc import Iterator
 
+import zc.buildout
+
 from eggcrate.config import nginx, nginx_scratch
 from eggcrate.tests.layers import NGINX
 from eggcrate.tests.test_circus_config import Sample
@@ -740,3 +742,55 @@ class Declared(NginxTest):
         self.assertIn("tls-certificate: SAMPLE/c.pem is no file that can be read", error)
         self.assertIn("tls-key: SAMPLE/k.pem is no file that can be read", error)
         self.accepted(cfg=cfg.replace("c.pem", "/nowhere/c.pem") + "tls-key = /nowhere/k.pem\n")
+
+
+class ByTheImage(NginxTest):
+    """Where this machine has no nginx, docker-image asks the packed one."""
+
+    CFG = (
+        BUILDOUT.replace("parts = nginx", "parts = nginx image")
+        + "[image]\nrecipe = eggcrate:docker-image\nparts = nginx\n"
+    )
+
+    def run_without(self, cfg: str, program: str | None) -> list[str]:
+        """A run on a machine without nginx; the programs that the image was asked for."""
+        asked: list[str] = []
+
+        @contextlib.contextmanager
+        def packed(settings: object, store: object, path: str) -> Iterator[str | None]:
+            asked.append(path)
+            yield program
+
+        with (
+            unittest.mock.patch.object(nginx, "find", return_value=None),
+            unittest.mock.patch("eggcrate.build.packed_program", packed),
+            # the test comes before anything is built
+            unittest.mock.patch("eggcrate.build.build", side_effect=NotImplementedError),
+            unittest.mock.patch.dict(
+                os.environ, EGGCRATE_CACHE=str(self.sample.directory / "cache")
+            ),
+            contextlib.suppress(NotImplementedError),
+        ):
+            self.sample.run(cfg)
+        return asked
+
+    def test_a_mistake_is_found_before_an_image_is_made(self) -> None:
+        self.template("    lissten 80;")
+        with self.assertRaises(zc.buildout.UserError) as caught:
+            self.run_without(self.CFG, NGINX.program)
+        self.assertIn(
+            '[image] templates/nginx.conf.in, line 11: unknown directive "lissten"',
+            str(caught.exception),
+        )
+
+    def test_the_same_text_is_tested_once(self) -> None:
+        self.assertEqual(self.run_without(self.CFG, NGINX.program), ["usr/sbin/nginx"])
+        self.assertEqual(self.run_without(self.CFG, NGINX.program), [])
+        self.template("    gzip_static on;")
+        self.assertEqual(self.run_without(self.CFG, NGINX.program), ["usr/sbin/nginx"])
+
+    def test_what_is_not_to_be_tested_is_not(self) -> None:
+        self.template("    lissten 80;")
+        cfg = self.CFG.replace("[image]", "check = false\n[image]")
+        self.assertEqual(self.run_without(cfg, NGINX.program), [])
+        self.assertEqual(self.run_without(self.CFG, None), ["usr/sbin/nginx"])

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import pathlib
+import re
 import shutil
+import subprocess
 import tempfile
 import unittest
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from unittest import mock
 
+from eggcrate import planning
 from eggcrate.image.oci import Platform, RuntimeConfig
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
+from eggcrate.image.store import Store
 from eggcrate.payload.closure import Closure
 from eggcrate.payload.interpreter import debian_interpreter
 from eggcrate.payload.relocation import Relocation
 from eggcrate.payload.site import Part, Site
 from eggcrate.planning import (
     RUN_DIRECTORY,
+    Base,
     relocation_rules,
     runtime_entries,
     search_path,
     start_program,
 )
+from eggcrate.recipes import scripts
 from eggcrate.runtime import cron
-from eggcrate.settings import ImageSettings
+from eggcrate.settings import ImageSettings, this_platform
 
 
 class StartProgram(unittest.TestCase):
@@ -62,7 +71,7 @@ class Runtime(unittest.TestCase):
         self.top = pathlib.Path(temporary.name).resolve()
         self.here = pathlib.Path(cron.__file__).parent
 
-    def closure(self, **places: pathlib.Path) -> list[FileEntry]:
+    def closure(self, more: Sequence[Part] = (), **places: pathlib.Path) -> list[FileEntry]:
         """The entries of a part that names cron.py, and a path for ``sys.path``."""
         top = self.top
         (top / "parts").mkdir()
@@ -85,6 +94,8 @@ class Runtime(unittest.TestCase):
         rules = relocation_rules(site, "/var/application", debian_interpreter((3, 11)))
         closure = Closure(site, Relocation(rules), present=[str(self.here)])
         closure.add_part(Part("circus", (output,)))
+        for part in more:
+            closure.add_part(part)
         return closure.finish()
 
     def test_it_is_relocated_wherever_eggcrate_is(self) -> None:
@@ -95,13 +106,35 @@ class Runtime(unittest.TestCase):
             {"environment": self.here.parents[1]},
         ):
             with self.subTest(places):
-                (entry,) = self.closure(**places)
+                (entry,) = self.closure((), **places)
                 self.assertEqual(
                     entry.data,
                     b"cmd = python -I /usr/lib/eggcrate/eggcrate/runtime/cron.py\n"
                     b"# '/usr/lib/eggcrate/eggcrate/runtime'\n",
                 )
             shutil.rmtree(self.top / "parts")
+
+    def test_a_script_that_runs_it_does_so_there(self) -> None:
+        for relative in ("false", "true"):
+            section = {
+                "directory": str(self.top),
+                "bin-directory": str(self.top / "bin"),
+                "relative-paths": relative,
+            }
+            (self.top / "bin").mkdir()
+            output = self.top / "parts/nginx.conf"
+            (script,) = scripts.bound(
+                section, "nginx", "nginxctl", output, self.top / "var/run"
+            )
+            more = [Part("nginx", (pathlib.Path(script),))]
+            with self.subTest(relative):
+                _, entry = sorted(self.closure(more), key=lambda found: "/bin/" in found.path)
+                assert entry.data is not None
+                self.assertIn(b"\n  '/usr/lib/eggcrate/eggcrate/runtime',\n", entry.data)
+                self.assertIn(b"'/run/eggcrate')", entry.data)
+                self.assertNotIn(os.fsencode(self.top), entry.data)
+            shutil.rmtree(self.top / "parts")
+            shutil.rmtree(self.top / "bin")
 
     def test_all_of_it_is_in_every_image(self) -> None:
         names = {entry.path for entry in runtime_entries()}
@@ -145,3 +178,40 @@ class SearchPath(unittest.TestCase):
 
     def test_that_of_the_option_is_all_there_is(self) -> None:
         self.assertEqual(self.first("/srv/shop/bin", ("PATH", "/x")), "/x")
+
+
+class Extract(unittest.TestCase):
+    """A program of the packages runs on a machine that has none of its libraries."""
+
+    def entries(self) -> Iterator[FileEntry]:
+        """sh of this machine, with what it needs, as if packages had it."""
+        program = os.path.realpath("/bin/sh")
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        for path in ["/bin/sh", *re.findall(r"(/\S+) \(0x", said.stdout)]:
+            data = pathlib.Path(path).read_bytes()
+            entry = bytes_file(path.strip("/"), data, group="packages", reason="t")
+            yield dataclasses.replace(entry, mode=0o755)
+
+    def test_it_runs_through_the_packed_loader(self) -> None:
+        if not shutil.which("ldd"):
+            self.skipTest("there is no ldd to tell what a program needs")
+        entries = tuple(self.entries())
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            mock.patch.object(Base, "python"),
+            mock.patch.object(Base, "entries", return_value=entries),
+        ):
+            settings = mock.Mock()
+            settings.platform = this_platform()
+            (pathlib.Path(directory) / "programs").mkdir()
+            base = Base(settings, Store(pathlib.Path(directory, "cache")))
+            base.binaries = planning._binaries(entries)
+            top = pathlib.Path(directory, "programs")
+            words = base.extract("bin/sh", top)
+            self.assertEqual(words[0], str(next(top.glob("ld-*"))))
+            self.assertGreater(len(list(top.glob("lib*"))), 0)
+            said = subprocess.run(
+                [*words, "-c", 'echo "$1"', "sh", "it runs"], capture_output=True, check=True
+            )
+            self.assertEqual(said.stdout, b"it runs\n")
+            self.assertEqual(base.extract("usr/sbin/nginx", top), ())
