@@ -90,7 +90,9 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
             telling=planned.telling,
         )
         record.remember_details(store, location, planned.details)
-        text = planned.plan.text()
+        text = (
+            PLAN_HEADER + planned.settings_text + planned.plan.text().removeprefix(PLAN_HEADER)
+        )
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
@@ -201,7 +203,12 @@ def _rebase(settings: ImageSettings, store: Store) -> Outcome:
     image = layout.with_layers(image, made, store)
     record.replace(store, settings.location, image)
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
-    _write(settings, image, plan.text(), store)
+    before_text = _read(settings.location / "plan.txt") or b""
+    header = before_text.decode("utf-8", "replace").partition(PLAN_LAYER)[0]
+    text = plan.text()
+    if header.startswith(PLAN_HEADER):
+        text = header + text.removeprefix(PLAN_HEADER)
+    _write(settings, image, text, store)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
 
 
@@ -239,7 +246,7 @@ def _patched_text(location: pathlib.Path, again: record.Again) -> str | None:
     except (OSError, ValueError):
         return None
     header, *layers = text.split(PLAN_LAYER)
-    if header != PLAN_HEADER or len(layers) != len(again.image.layers):
+    if not header.startswith(PLAN_HEADER) or len(layers) != len(again.image.layers):
         return None
     for number, plan in again.changed.items():
         layers[number] = plan.text(number + 1).removeprefix(PLAN_LAYER)

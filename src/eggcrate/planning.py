@@ -33,6 +33,7 @@ from eggcrate.image.plan import (
 from eggcrate.image.store import Store
 from eggcrate.payload import interpreter as interpreters
 from eggcrate.payload import libraries, virtualenv
+from eggcrate.payload import settings as payload_settings
 from eggcrate.payload.bytecode import bytecode_entries
 from eggcrate.payload.closure import Closure
 from eggcrate.payload.files import Files
@@ -40,6 +41,7 @@ from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
+from eggcrate.runtime.variables import Settings
 from eggcrate.settings import ImageSettings
 from eggcrate.transports import deb, debian
 
@@ -51,6 +53,9 @@ _RUNTIME = "usr/lib/eggcrate"
 _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 # zc.buildout writes real paths into scripts
 _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
+_SETTINGS = ".settings"
+# where the address that is asked for health would be; the part's own settings have it
+HEALTHCHECK = f"/{_RUNTIME}/healthcheck"
 _STARTS = "starts the container"
 
 
@@ -64,12 +69,15 @@ class Planned:
     files: tuple[Files, ...]
     telling: frozenset[str]
     warnings: tuple[str, ...]
+    settings_text: str = ""
 
 
 def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[Rule, ...]:
     """What the paths of a buildout become in its image."""
     rules = [
         Rule(os.fspath(site.directory), directory),
+        # what PID 1 has to know of runtime settings; scripts of the parts name it
+        Rule(os.fspath(site.parts / _SETTINGS), f"/{_RUNTIME}/settings"),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
         # wherever eggcrate is installed, every image has what runs in a container
         *(Rule(place, f"/{_RUNTIME}/eggcrate/runtime") for place in _RUNTIME_PLACES),
@@ -108,13 +116,30 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         exclude=settings.exclude,
         allow_build_paths=settings.allow_build_paths,
         allow_secrets=settings.allow_secrets,
-        present=_RUNTIME_PLACES,
+        present=[*_RUNTIME_PLACES, os.fspath(settings.site.parts / _SETTINGS)],
     )
     for part in settings.parts:
         closure.add_part(part)
     for include in settings.include:
         closure.add_include(include)
     payload = closure.finish()
+    known_places = {entry.path: entry for entry in payload}
+    places = [
+        settings.site.parts / _SETTINGS / f"{name}.json"
+        for name in (*(part.name for part in settings.parts), settings.location.name)
+    ]
+    for place in places:
+        files.look(os.fspath(place))
+    declared = payload_settings.read(places)
+    if declared is not None:
+        declared = payload_settings.relocated(declared, relocation, known_places)
+        links = payload_settings.entries(
+            declared,
+            known_places,
+            place=f"{_RUNTIME}/settings",
+            run_directory=RUN_DIRECTORY,
+        )
+        payload = list({**known_places, **{entry.path: entry for entry in links}}.values())
     files.keep()
     looked_at = [files, base.files]
 
@@ -122,7 +147,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         modules = [entry for entry in entries if _is_compiled(entry, settings, python)]
         return bytecode_entries(modules, store, cache_tag=python.cache_tag)
 
-    runtime = _runtime_config(settings, python, relocation)
+    runtime = _runtime_config(settings, python, relocation, declared)
     own = [*payload, *_run_link(settings), start_program(runtime, payload)]
     with ThreadPoolExecutor(1) as beside:
         # other processes compile what is known already, while packages are unpacked here
@@ -191,8 +216,9 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         runtime,
         record.Details(relocation, python, tuple(base.added), known, tuple(closure.scripts)),
         tuple(looked_at),
-        frozenset(closure.telling),
+        frozenset((*closure.telling, *map(os.fspath, places))),
         tuple(closure.warnings),
+        payload_settings.listed(declared),
     )
 
 
@@ -477,7 +503,10 @@ def search_path(settings: ImageSettings) -> str:
 
 
 def _runtime_config(
-    settings: ImageSettings, python: Interpreter, relocation: Relocation
+    settings: ImageSettings,
+    python: Interpreter,
+    relocation: Relocation,
+    declared: Settings | None,
 ) -> RuntimeConfig:
     def text(value: str) -> str:
         return os.fsdecode(relocation.text(os.fsencode(value)))
@@ -500,7 +529,13 @@ def _runtime_config(
         entrypoint = (python.program, "-I", f"/{_RUNTIME}")
     check = settings.healthcheck
     if len(check) == 1 and check[0].startswith("http://"):
-        check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", check[0])
+        url = check[0]
+        if declared and HEALTHCHECK in (document.path for document in declared.documents):
+            url = f"{RUN_DIRECTORY}/settings{HEALTHCHECK}"
+        check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", url)
+    labels = dict(settings.labels)
+    if declared:
+        labels.setdefault(payload_settings.LABEL, payload_settings.label(declared))
     return RuntimeConfig(
         entrypoint=relocated(entrypoint),
         command=relocated(settings.command),
@@ -509,7 +544,7 @@ def _runtime_config(
         environment=relocated_values(sorted(environment.items())),
         exposed_ports=settings.expose,
         volumes=settings.volumes,
-        labels=relocated_values(settings.labels),
+        labels=relocated_values(sorted(labels.items())),
         stop_signal=settings.stop_signal,
         healthcheck=Healthcheck(relocated(check)) if check else None,
     )

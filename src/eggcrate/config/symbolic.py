@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eggcrate.errors import EggcrateError, TemplateError, raise_all
-from eggcrate.runtime import settings as runtime
-from eggcrate.runtime.settings import LISTS, Piece, Setting
+from eggcrate.runtime import variables as runtime
+from eggcrate.runtime.variables import LISTS, Piece, Setting
 
 _PLACE = "\0"  # no configuration has one
 

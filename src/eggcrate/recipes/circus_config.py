@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from eggcrate.config import circus, circus_sections
@@ -54,9 +54,14 @@ class Recipe:
             }
             known = [*OPTIONS, *_NO_MISTAKES, *declared]
 
-            def declare(before: Rendered | None, run_directory: pathlib.Path) -> Rendered:
+            def declare(
+                before: Rendered | None,
+                run_directory: pathlib.Path,
+                value: Callable[[str], str],
+            ) -> Rendered:
                 around = self._surroundings(run_directory)
-                return circus_sections.declared(declared, around, before)
+                options = {option: value(option) for option in declared}
+                return circus_sections.declared(options, around, before)
 
             self._file = ConfigFile(
                 buildout,
@@ -85,7 +90,7 @@ class Recipe:
             if load and self._check and self._scripts:
                 self._load(self._scripts.path())
             # the file itself is owned through eggcrate.recipes.ownership
-            made = self._scripts.made(self._file.output) if self._scripts else []
+            made = self._scripts.made(self._file) if self._scripts else []
             if self._check:
                 raise_all(
                     circus.missing_programs(
@@ -180,15 +185,16 @@ class _Scripts:
         found = self._entry_points()
         raise_all(_no_script(name) for name in self._names if self._asked and name not in found)
 
-    def made(self, output: pathlib.Path) -> list[str]:
+    def made(self, file: ConfigFile) -> list[str]:
         """Write the scripts that are not there as they should be; their paths."""
         from zc.buildout import easy_install
 
         made: list[str] = []
         for name, (module, attributes) in sorted(self._entry_points().items()):
-            arguments = self._path(output) if name in _BOUND else ""
+            arguments = self._path(file.output) if name in _BOUND else ""
             if name == "circusd":
-                arguments = f"sys.argv[1:] or [{arguments}]"
+                places = f"{self._path(file.settings)}, {self._path(file.run_directory)}"
+                arguments = f"sys.argv[1:] or [{arguments}], {places}"
             made += easy_install.scripts(
                 [(name, module, attributes)],
                 self.working_set(),

@@ -9,6 +9,7 @@ import os
 import pathlib
 import stat
 import tempfile
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 
@@ -20,16 +21,18 @@ from eggcrate.errors import (
     TemplateError,
     raise_all,
 )
-from eggcrate.recipes import ownership
+from eggcrate.recipes import ownership, symbols
 from eggcrate.runtime.start import private_mode
 
 Buildout = Mapping[str, MutableMapping[str, str]]
 
-_OPTIONS = ("input", "inline", "output", "mode", "run-directory")
+_OPTIONS = ("input", "inline", "output", "mode", "run-directory", "runtime")
 
-# What makes declared options into a text: it is given the template's, if there is one, and
-# the run directory.
-Declare = Callable[["references.Rendered | None", pathlib.Path], references.Rendered]
+# What makes declared options into a text: it is given the template's, if there is one, the
+# run directory, and what gives an option's value.
+Declare = Callable[
+    ["references.Rendered | None", pathlib.Path, Callable[[str], str]], references.Rendered
+]
 
 # Which file is whose.  The buildout is compared too: one process may run several.
 _files: weakref.WeakValueDictionary[str, ConfigFile] = weakref.WeakValueDictionary()
@@ -68,7 +71,10 @@ class ConfigFile:
         # other's.  The text is not: a change of it is no reason to uninstall the part.
         options["output"] = str(self.output)
         options["run-directory"] = str(self.run_directory)
-        ownership.declare(options, [self.output])
+        self._symbols = pathlib.Path(symbols.place(buildout, part))
+        #: the directory that has the runtime settings, if there are any
+        self.settings = self._symbols.parent
+        ownership.declare(options, [self.output, self._symbols])
 
         known = {*_OPTIONS, *more_options}
         source = self._source(options, known, declare is not None, otherwise)
@@ -78,13 +84,30 @@ class ConfigFile:
         errors: list[EggcrateError] = []
         with noting(errors):
             raise_all(_misspelt(options, known, self.own_names))
+        self._mode = source.mode
         with noting(errors):
             self._mode = _mode(options.get("mode", "")) or source.mode
         with noting(errors):
-            self.rendered = template.render(self._resolve)
-            if declare is not None:
-                before = self.rendered if source.name else None
-                self.rendered = declare(before, self.run_directory)
+            self._runtime = symbols.Runtime.of(buildout, options.get("runtime"))
+
+            def text(instead: symbols.Instead) -> references.Rendered:
+                # buildout has put the values into a text that is an option itself
+                changed = None if source.path else self._value(part, "inline", instead)
+                own = references.parse(changed.lstrip(), source.name) if changed else template
+                made = own.render(
+                    lambda section, option: self._resolve(section, option, instead)
+                )
+                if declare is None:
+                    return made
+                before = made if source.name else None
+                return declare(
+                    before,
+                    self.run_directory,
+                    lambda option: self._value(part, option, instead) or "",
+                )
+
+            self.rendered = text({})
+            self._make_symbolic(text)
             self._data = _encoded(self.rendered)
         with noting(errors):
             self._check_output(output, source.path)
@@ -105,6 +128,7 @@ class ConfigFile:
                 stat.S_ISREG(status.st_mode)
                 and stat.S_IMODE(status.st_mode) == self._mode
                 and self.output.read_bytes() == self._data
+                and _contents(self._symbols) == self._document
             )
         except OSError:
             return False
@@ -125,18 +149,11 @@ class ConfigFile:
         if self.is_current():
             return
         try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".eggcrate-", dir=self.output.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(self._data)
-                    stream.flush()
-                    os.fchmod(stream.fileno(), self._mode)
-                    os.fsync(stream.fileno())
-                pathlib.Path(temporary).replace(self.output)
-            except BaseException:
-                pathlib.Path(temporary).unlink(missing_ok=True)
-                raise
+            _put(self.output, self._data, self._mode)
+            if self._document is not None:
+                _put(self._symbols, self._document, 0o644)
+            else:
+                self._symbols.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error.strerror) from error
 
@@ -177,7 +194,26 @@ class ConfigFile:
             if reference.section in ("", self._part)
         }
 
-    def _resolve(self, section: str, option: str) -> str:
+    def _value(self, section: str, option: str, instead: symbols.Instead) -> str | None:
+        """An option's value, as buildout or as the runtime settings have it."""
+        if self._runtime is None:
+            return self._buildout[section].get(option)
+        return self._runtime.value(section, option, instead)
+
+    def _make_symbolic(self, text: Callable[[symbols.Instead], references.Rendered]) -> None:
+        """Find the places of runtime settings; the text is the one that PID 1 would write."""
+        self._document: bytes | None = None
+        if self._runtime is None:
+            return
+        document = self._runtime.document(
+            self.rendered, text, path=str(self.output), mode=self._mode
+        )
+        self.rendered = symbols.default_text(document, self.rendered)
+        self._document = self._runtime.dumped(document)
+
+    def _resolve(
+        self, section: str, option: str, instead: symbols.Instead = types.MappingProxyType({})
+    ) -> str:
         sections = list(self._buildout.keys())
         name = section or self._part
         reference = references.written(section, option)
@@ -190,7 +226,7 @@ class ConfigFile:
         __doing__ = "Reading %s for [%s].", reference, self._part  # noqa: F841 buildout prints it
         # as buildout does it: this also makes the section's part come before ours
         options = self._buildout[name]
-        value = options.get(option)
+        value = self._value(name, option, instead)
         if value is None:
             if option == "_buildout_section_name_":
                 return self._part
@@ -249,6 +285,29 @@ def text_of(buildout: Buildout, path: str) -> str | None:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return pathlib.Path(path).read_text(encoding="utf-8")
     return None
+
+
+def _put(path: pathlib.Path, data: bytes, mode: int) -> None:
+    """Put a file in its place at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".eggcrate-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        pathlib.Path(temporary).replace(path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _contents(path: pathlib.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ import re
 import shlex
 import sys
 import sysconfig
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import EggcrateError, SettingsError, raise_all
-from eggcrate.recipes import ownership
+from eggcrate.recipes import ownership, symbols
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
+    from eggcrate.runtime.variables import Document
     from eggcrate.settings import ImageSettings
 
 OPTIONS = (
@@ -46,13 +47,16 @@ OPTIONS = (
     "platform",
     "python",
     "run-directory",
+    "runtime",
     "stop-signal",
     "supervisor",
     "tags",
+    "templates",
     "user",
     "volumes",
     "workdir",
 )
+_TEMPLATES = r"collective\.recipe\.template(?:\s*:\s*default)?"
 # what buildout, and this recipe, put beside them
 _OURS = ("recipe", "location", "image", ownership.OPTION)
 _USER = re.compile(r"(?P<uid>[0-9]{1,10})(?::(?P<gid>[0-9]{1,10}))?")
@@ -86,8 +90,11 @@ class Recipe:
             options["location"] = os.fspath(location)
             options["image"] = os.fspath(location / "image.tar")
             self._script = pathlib.Path(buildout["buildout"]["bin-directory"], name)
-            ownership.declare(options, [location, self._script])
+            self._symbols = pathlib.Path(symbols.place(buildout, name))
+            ownership.declare(options, [location, self._script, self._symbols])
             self._parts = self._wanted_parts()
+            self._runtime = symbols.Runtime.of(buildout, options.get("runtime"))
+            self._templates = self._wanted_templates()
             # a mistake in an option is said before anything is built
             self._settings(parts=())
 
@@ -107,6 +114,7 @@ class Recipe:
         settings = self._settings(parts=self._made_parts())
         store = Store(default_root())
         self._test_nginx(settings, store)
+        self._keep_symbols()
         outcome = build(settings, store)
         self._logger.info("%s", summary(outcome))
         # what fails leaves the script and its settings as they are for the image that is there
@@ -220,6 +228,102 @@ class Recipe:
             if part not in known
         )
         return tuple(known[part] for part in self._parts)
+
+    # Runtime settings
+
+    def _wanted_templates(self) -> list[str]:
+        """The parts of collective.recipe.template whose output is rendered again at start."""
+        given = self.options.get("templates", "").split()
+        raise_all(
+            SettingsError(
+                f"templates: {part!r} is not one of parts",
+                _nearest(part, self._parts, "add it to parts"),
+            )
+            for part in given
+            if part not in self._parts
+        )
+        if "templates" in self.options:
+            return given
+        return [
+            part
+            for part in self._parts
+            if re.fullmatch(_TEMPLATES, self.buildout[part].get("recipe", ""))
+        ]
+
+    def _keep_symbols(self) -> None:
+        """Write down what PID 1 has to know beside what the configurations' parts have left."""
+        from eggcrate.image.store import write_if_changed
+
+        if self._runtime is None:
+            self._symbols.unlink(missing_ok=True)
+            return
+        documents = [*self._healthcheck_document()]
+        errors: list[EggcrateError] = []
+        for part in self._templates:
+            try:
+                documents += self._template_document(part, self._runtime)
+            except EggcrateError as error:
+                errors.append(error)
+        raise_all(errors)
+        self._symbols.parent.mkdir(parents=True, exist_ok=True)
+        write_if_changed(self._symbols, self._runtime.dumped(*documents))
+
+    def _healthcheck_document(self) -> Iterator[Document]:
+        """The address that is asked for health, if it has a setting in it."""
+        from eggcrate.config.references import Rendered
+        from eggcrate.planning import HEALTHCHECK
+
+        assert self._runtime is not None
+        runtime = self._runtime
+
+        def text(instead: symbols.Instead) -> Rendered:
+            value = runtime.value(self.name, "healthcheck", instead) or ""
+            return Rendered("healthcheck", value, (1,))
+
+        if self.options.get("healthcheck", "").startswith("http://"):
+            yield runtime.document(text({}), text, path=HEALTHCHECK, mode=0o644, kind="plain")
+
+    def _template_document(self, part: str, runtime: symbols.Runtime) -> Iterator[Document]:
+        """The output of a template of another recipe, with its settings in their places."""
+        from eggcrate.config.references import Rendered
+
+        options = self.buildout[part]
+        directory = pathlib.Path(self.buildout["buildout"]["directory"])
+        path = directory / options["output"]
+        source = options.get("input", "")
+        try:
+            made = path.read_text(encoding="utf-8")
+            template = None
+            if source and not source.startswith("inline:"):
+                template = (directory / source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"templates: the text of [{part}] can't be read: {error}",
+                f"take {part} out of templates, where nothing is rendered again",
+            ) from error
+
+        def text(instead: symbols.Instead) -> Rendered:
+            whole = template
+            if whole is None:
+                option = "input" if source else "inline"
+                whole = runtime.value(part, option, instead) or ""
+                whole = whole.removeprefix("inline:").lstrip()
+            # an option of its own has no section's name before it
+            whole = re.sub(r"\$\{([^:}]+?)\}", rf"${{{part}:\1}}", whole)
+            result = runtime.substituted(part, whole, instead) or ""
+            return Rendered(options["output"], result, tuple(range(1, result.count("\n") + 2)))
+
+        rendered = text({})
+        if rendered.text != made:
+            self._logger.warning(
+                "templates: %s is not what the template of [%s] says, so nothing in it can be "
+                "set when the container starts",
+                options["output"],
+                part,
+            )
+            return
+        mode = path.stat().st_mode & 0o777
+        yield runtime.document(rendered, text, path=os.fspath(path), mode=mode)
 
     # The options
 

@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from eggcrate.config import nginx, nginx_declared, references
 from eggcrate.config.nginx_declared import Surroundings
@@ -78,7 +78,7 @@ class Recipe:
         self._file.write()  # which is owned through eggcrate.recipes.ownership
         if not self._scripts:
             return ()
-        paths = (self._file.output, self._file.run_directory)
+        paths = (self._file.output, self._file.run_directory, self._file.settings)
         return tuple(scripts.bound(self._section, self._name, "nginxctl", *paths))
 
     @property
@@ -101,9 +101,11 @@ class Recipe:
             directory=self._file.directory,
         )
 
-    def _declare(self, before: Rendered | None, run_directory: pathlib.Path) -> Rendered:
-        del before  # there is a template, or there are options
-        return nginx_declared.declared(self._declared, self._surroundings(run_directory))
+    def _declare(
+        self, _: Rendered | None, run_directory: pathlib.Path, value: Callable[[str], str]
+    ) -> Rendered:
+        options = {option: value(option) for option in self._declared}
+        return nginx_declared.declared(options, self._surroundings(run_directory))
 
     def _surroundings(self, run_directory: pathlib.Path) -> Surroundings:
         return Surroundings(

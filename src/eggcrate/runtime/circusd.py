@@ -54,12 +54,21 @@ _PERIOD = 30.0
 _log = logging.getLogger("circus")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, settings: str = "", run_directory: str = "") -> int:
     """Run Circus until it is stopped; gives the exit code.
 
     ``argv`` are circusd's own arguments, without the program; those of this process if None.
+    Runtime settings are those of the directory ``settings``, if nobody has applied them yet.
     """
     arguments = _arguments(argv)
+    if settings and not arguments.version:
+        # Circus' own script has no eggcrate on its path, and no settings
+        from eggcrate.runtime.start import apply_here
+
+        config = apply_here(settings, run_directory, arguments.config)
+        if config is None:
+            return EX_CONFIG
+        arguments.config = config
     try:
         import circus.circusd
         import circus.config
@@ -74,24 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = None
     while code is None:
         try:
-            settings = circus.config.get_config(arguments.config)
+            found = circus.config.get_config(arguments.config)
             circus.util.configure_logger(
                 circus.logger,
-                arguments.loglevel or settings.get("loglevel") or "info",
-                arguments.logoutput or settings.get("logoutput") or "-",
-                arguments.loggerconfig or settings.get("loggerconfig") or None,
+                arguments.loglevel or found.get("loglevel") or "info",
+                arguments.logoutput or found.get("logoutput") or "-",
+                arguments.loggerconfig or found.get("loggerconfig") or None,
             )
-            problems = list(_problems(settings))
+            problems = list(_problems(found))
         except Exception as error:
             return _complain(f"{arguments.config}: {_said(error)}")
         if problems:
             for problem in problems:
                 _complain(f"{arguments.config}: {problem}")
             return EX_CONFIG
-        with _pidfile(arguments.pidfile or settings.get("pidfile")) as taken:
+        with _pidfile(arguments.pidfile or found.get("pidfile")) as taken:
             if taken:
                 return _complain(taken, FAILED)
-            code = _run(arguments.config, settings)
+            code = _run(arguments.config, found)
     return code
 
 

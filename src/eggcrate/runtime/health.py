@@ -24,5 +24,16 @@ def healthy(url: str, timeout: float = 4.0) -> bool:
         connection.close()
 
 
+def address(argument: str) -> str:
+    """The URL to ask, which may be in a file; nothing if the file isn't there yet."""
+    if not argument.startswith("/"):
+        return argument
+    try:
+        with open(argument, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 if __name__ == "__main__":
-    sys.exit(0 if healthy(sys.argv[1]) else 1)
+    sys.exit(0 if healthy(address(sys.argv[1])) else 1)

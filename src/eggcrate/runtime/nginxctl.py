@@ -15,6 +15,7 @@ from eggcrate.runtime.start import (
     EX_CONFIG,
     NOT_EXECUTABLE,
     NOT_FOUND,
+    apply_here,
     run_directory_problem,
     start,
 )
@@ -40,8 +41,15 @@ commands:
 Anything that begins with a single dash is nginx's own, as in -V."""
 
 
-def main(configuration: str, run_directory: str, argv: Sequence[str] | None = None) -> int:
+def main(
+    configuration: str,
+    run_directory: str,
+    settings: str = "",
+    argv: Sequence[str] | None = None,
+) -> int:
     """Do what the arguments say to the nginx of ``configuration``; gives the exit code.
+
+    Runtime settings are those of the directory ``settings``, if nobody has applied them yet.
 
     It is 78 for a configuration that nginx refuses, 127 without an nginx, 126 for one that
     can't be run, and 1 where there is no process to talk to.
@@ -58,6 +66,11 @@ def main(configuration: str, run_directory: str, argv: Sequence[str] | None = No
         )
     if own:  # who finds this on PATH means nginx
         return start(run_directory, [program, *given], needed=False)
+    if arguments.command != "stop":
+        settled = apply_here(settings, run_directory, configuration)
+        if settled is None:
+            return EX_CONFIG
+        configuration = settled
     try:
         with open(configuration, encoding="utf-8") as file:
             found = main_directives(file.read())

@@ -1,11 +1,11 @@
-"""PID 1 of an image: makes the run directory, then becomes the command."""
+"""PID 1 of an image: makes the run directory, applies settings, then becomes the command."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # sysexits.h: a configuration error; and what a shell says of a program that it can't run
 EX_CONFIG = 78
@@ -13,6 +13,11 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 # what a shell says of a program that a signal has ended, less the signal's number
 SIGNALLED = 128
+
+# beside the package that this is a module of
+_SETTINGS = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "settings"
+)
 
 # Nothing that wants us to stop is lost before somebody is there who can
 _WAITING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
@@ -53,6 +58,9 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     run directory is ``needed``, a command does without where it can't be made.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
+    settings = _SETTINGS if os.path.isdir(_SETTINGS) else ""
+    if list(command) == ["--settings"]:
+        return _show(settings)
     if not command or not command[0]:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)
     problem = run_directory_problem(run_directory)
@@ -61,8 +69,10 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
         os.environ.setdefault("TMPDIR", run_directory)
         if os.environ.get("HOME", "/") == "/":
             os.environ["HOME"] = run_directory
-    elif needed:
+    elif needed or settings:
         return _complain(problem, EX_CONFIG)
+    if settings and apply(settings, run_directory) is None:
+        return EX_CONFIG
     sys.stdout.flush()
     # Python ignores these two; a command would inherit that, and so would all that it starts
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -79,6 +89,81 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
         return _complain(f"{command[0]} was not found", NOT_FOUND)
     except OSError as error:
         return _complain(f"{command[0]} can't be run: {error.strerror}", NOT_EXECUTABLE)
+
+
+def apply(
+    directory: str, run_directory: str, *, moved: bool = False
+) -> Mapping[str, str] | None:
+    """Have the environment's settings take effect; where each document is now.
+
+    What is wrong goes to standard error, and None comes back.  The application finds
+    ``eggcrate.runtime`` and nothing else of what is beside it.
+    """
+    from eggcrate.runtime import variables
+
+    try:
+        applied = variables.apply(directory, run_directory, os.environ, moved=moved)
+    except variables.SettingsProblem as error:
+        for problem in error.problems:
+            _complain(problem, EX_CONFIG)
+        return None
+    for warning in applied.warnings:
+        print(f"eggcrate: warning: {warning}", file=sys.stderr)
+    if applied.changed:
+        print(f"eggcrate: set are {', '.join(applied.changed)}", file=sys.stderr)
+    for name in set(os.environ) - set(applied.environment):
+        del os.environ[name]
+    os.environ.update(applied.environment)
+    place = _only_eggcrate(run_directory) if moved else os.path.dirname(_SETTINGS)
+    places = [os.environ.get("PYTHONPATH", ""), place]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    return applied.documents
+
+
+def _only_eggcrate(run_directory: str) -> str:
+    """A directory with a link to this package: where it lies itself there may be many more."""
+    place = os.path.join(run_directory, "python")
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    link = os.path.join(place, "eggcrate")
+    try:
+        os.makedirs(place, exist_ok=True)
+        if not os.path.islink(link) or os.readlink(link) != package:
+            os.symlink(package, f"{link}.{os.getpid()}")
+            os.rename(f"{link}.{os.getpid()}", link)
+    except OSError:
+        return ""  # the application does without
+    return place
+
+
+def apply_here(settings: str, run_directory: str, configuration: str) -> str | None:
+    """On a machine: have settings take effect; the configuration that is to be used then.
+
+    Below another program that has done it, and where there are none, it is the one that is
+    given.  None comes back when something is wrong, which has been said.
+    """
+    from eggcrate.runtime import variables
+
+    if not settings or variables.VARIABLE in os.environ or not os.path.isdir(settings):
+        return configuration
+    if problem := run_directory_problem(run_directory):
+        _complain(problem, EX_CONFIG)
+        return None
+    documents = apply(settings, run_directory, moved=True)
+    if documents is None:
+        return None
+    return documents.get(os.path.abspath(configuration), configuration)
+
+
+def _show(directory: str) -> int:
+    """Print what can be set."""
+    from eggcrate.runtime import variables
+
+    try:
+        table = variables.table(variables.load(directory)) if directory else ""
+    except variables.SettingsProblem as error:
+        return _complain("; ".join(error.problems), EX_CONFIG)
+    print(table or "eggcrate: this image has no settings", end="" if table else "\n")
+    return 0
 
 
 def _supervisor(command: Sequence[str]) -> Sequence[str] | None:

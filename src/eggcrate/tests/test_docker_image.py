@@ -49,7 +49,10 @@ class OptionsTest(unittest.TestCase):
         location = f"{self.directory}/parts/image"
         self.assertEqual(recipe.options["location"], location)
         self.assertEqual(recipe.options["image"], f"{location}/image.tar")
-        self.assertEqual(recipe.options["owned"], f"{self.directory}/bin/image\n{location}")
+        owned = ("bin/image", "parts/.settings/image.json", "parts/image")
+        self.assertEqual(
+            recipe.options["owned"], "\n".join(f"{self.directory}/{path}" for path in owned)
+        )
 
     def test_the_constructor_makes_nothing(self) -> None:
         before = sorted(os.listdir(self.directory))

@@ -715,7 +715,7 @@ class Good(unittest.TestCase):
         text = (REPOSITORY / "templates/nginx.conf.in").read_text(encoding="utf-8")
         values = {
             "${nginx:run-directory}": str(RUN),
-            "${custom:trusted_proxy}": "127.0.0.1",
+            "${custom:trusted_proxies}": "127.0.0.1",
             "${custom:webapp_port}": "8080",
             "${custom:server_name}": "shop.example",
             "${static:location}": "/srv/b/parts/static",

@@ -299,7 +299,7 @@ class RealNginx(unittest.TestCase):
                 mock.patch.object(nginxctl, "_PATIENCE", 0.3),
                 contextlib.redirect_stderr(errors),
             ):
-                code = nginxctl.main(str(self.conf), str(self.run_directory), ["stop"])
+                code = nginxctl.main(str(self.conf), str(self.run_directory), "", ["stop"])
             self.assertEqual(code, 1)
             self.assertIn("stop --now doesn't wait for requests", errors.getvalue())
             self.assertEqual(self.call("stop", "--now"), (0, ""))

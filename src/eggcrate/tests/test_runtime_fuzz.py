@@ -21,9 +21,9 @@ import crossplane
 import hypothesis
 from hypothesis import configuration, strategies
 
-from eggcrate.runtime import settings as runtime
 from eggcrate.runtime import values as types
-from eggcrate.runtime.settings import Settings, SettingsProblem, declaration
+from eggcrate.runtime import variables as runtime
+from eggcrate.runtime.variables import Settings, SettingsProblem, declaration
 from eggcrate.tests.test_circus import circusd
 from eggcrate.tests.test_symbolic import document
 

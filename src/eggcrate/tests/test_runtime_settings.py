@@ -18,8 +18,8 @@ from unittest import mock
 
 import eggcrate
 from eggcrate.config.symbolic import Symbol, placed
-from eggcrate.runtime import settings as runtime
-from eggcrate.runtime.settings import (
+from eggcrate.runtime import variables as runtime
+from eggcrate.runtime.variables import (
     Document,
     Piece,
     Setting,
@@ -362,7 +362,7 @@ class Reading(Directory):
         os.chmod(path, 0)
         self.directory.chmod(0o755)
         script = (
-            "import os; from eggcrate.runtime import settings as s; os.setuid(65534)\n"
+            "import os; from eggcrate.runtime import variables as s; os.setuid(65534)\n"
             f"try: s.read(s.Settings((), ('K',)), {{'K_FILE': {path!r}}})\n"
             "except s.SettingsProblem as problem: print(problem)"
         )
@@ -721,7 +721,7 @@ class Writing(Directory):
         schema.mkdir()
         (schema / "a.json").write_text(runtime.dumped(settings(nginx(), circus())))
         script = (
-            "import os; from eggcrate.runtime import settings as s\n"
+            "import os; from eggcrate.runtime import variables as s\n"
             "os.setgid(0); os.setuid(10001)\n"
             f"of = s.load({str(schema)!r})\n"
             f"s.write(of, s.read(of, {{}}).values, {str(self.run_directory)!r})\n"
@@ -777,7 +777,7 @@ class Writing(Directory):
 
 _LOOP = """
 import itertools, sys
-from eggcrate.runtime import settings as s
+from eggcrate.runtime import variables as s
 of = s.load(sys.argv[1])
 values = s.read(of, {}).values
 print("ready", flush=True)
@@ -862,7 +862,7 @@ class ForPeople(unittest.TestCase):
         heavy = ("ipaddress", "dataclasses", "typing", "shutil", "difflib", "inspect")
         script = (
             "import sys, json, re; before = set(sys.modules)\n"
-            "from eggcrate.runtime import settings as s\n"
+            "from eggcrate.runtime import variables as s\n"
             "of = s.Settings((s.Setting('a', 'port', 'A', '1'),)); s.read(of, {'A': '2'})\n"
             f"print(*[n for n in {heavy} if n in sys.modules and n not in before])"
         )

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from eggcrate.config.symbolic import Symbol, format_of, placed
 from eggcrate.errors import EggcrateError, SeveralErrors, TemplateError
-from eggcrate.runtime import settings as runtime
-from eggcrate.runtime.settings import Document, Piece, Setting
+from eggcrate.runtime import variables as runtime
+from eggcrate.runtime.variables import Document, Piece, Setting
 
 SETTINGS: dict[str, Setting] = {
     name: runtime.declaration(name, line, default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -14,6 +15,7 @@ class ProductList(ListView):
     """Everything that is for sale."""
 
     model = Product
+    extra_context = {"greeting": settings.GREETING}
 
 
 class ProductDetail(DetailView):

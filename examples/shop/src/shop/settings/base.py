@@ -51,5 +51,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
+# what the first page begins with
+GREETING = "Fresh today"
 TIME_ZONE = "UTC"
 USE_TZ = True

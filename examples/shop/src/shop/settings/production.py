@@ -21,12 +21,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from django.core.management.utils import get_random_secret_key
 
 from shop.settings.base import *  # noqa: F403  (that is how Django's settings are layered)
 
+settings: dict[str, Any] = {}
+try:
+    # what [runtime] of buildout.cfg declares, as the container was started; typed and checked
+    from eggcrate.runtime import settings as runtime_settings
+
+    settings = runtime_settings()
+except ImportError:
+    pass  # outside of it the defaults do
+
 DEBUG = False
+GREETING = settings.get("greeting", GREETING)  # noqa: F405
 
 # All workers have the same random key: they are forks of one process, which has loaded
 # these settings (preload_app in shop.serving).

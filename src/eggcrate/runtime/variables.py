@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from eggcrate.runtime import values as types
 
 VERSION = 1
+# the environment variable that says where the settings are that have been applied
+VARIABLE = "EGGCRATE_SETTINGS"
 LONGEST = 4096  # bytes of a value: nginx's buffer for one word of its configuration
 _FILE_LONGEST = 1 << 20  # bytes of a file that NAME_FILE names: what a Docker secret may have
 _STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program
@@ -425,14 +427,18 @@ def load(directory: str) -> Settings:
         return Settings(())
     except OSError as error:
         raise SettingsProblem((f"{directory} can't be read: {error.strerror}",)) from error
+    return load_files([os.path.join(directory, name) for name in names])
+
+
+def load_files(paths: Sequence[str]) -> Settings:
+    """The settings of JSON files, which all declare the same ones."""
     schema: object = None
     first = ""
     settings: dict[str, Setting] = {}
     secrets: tuple[str, ...] = ()
     documents: list[Document] = []
     problems = []
-    for name in names:
-        path = os.path.join(directory, name)
+    for path in paths:
         try:
             with open(path, "rb") as file:
                 data = json.loads(file.read())
@@ -456,7 +462,7 @@ def load(directory: str) -> Settings:
         try:
             return Settings(tuple(settings.values()), secrets, documents)
         except ValueError as error:
-            problems.append(f"{directory}: {error}")
+            problems.append(f"{first}: {error}")
     raise SettingsProblem(problems)
 
 
@@ -873,31 +879,39 @@ FORMS: dict[str, Callable[[str], str]] = {
 _OURS = ".settings-"
 
 
-def write(settings: Settings, values: Mapping[str, str], run_directory: str) -> dict[str, str]:
+def write(
+    settings: Settings, values: Mapping[str, str], run_directory: str, *, moved: bool = False
+) -> dict[str, str]:
     """Render all documents into the run directory; where each one is, by its normal path.
 
     The whole set changes at once: ``settings`` in the run directory is a symbolic link to a
     directory of one rendering.  When a :class:`SettingsProblem` is raised, nothing has changed.
+    In an image the normal paths lead there; where they don't, documents that are ``moved``
+    name each other where they are now.
     """
     if not settings.documents:
         return {}
+    link = os.path.join(run_directory, "settings")
     problems: list[str] = []
     texts: list[tuple[Document, bytes]] = []
     for document in settings.documents:
         text, found = _rendered(document, values)
+        if moved:
+            text = _moved(text, link, settings.documents)
         texts.append((document, text.encode("utf-8")))
         problems += found
     if not problems:
         problems += _foreign(run_directory)
     if problems:
         raise SettingsProblem(dict.fromkeys(problems))
-    link = os.path.join(run_directory, "settings")
     name = f"{_OURS}{os.urandom(6).hex()}"
     new = os.path.join(run_directory, name)
     try:
         os.mkdir(new, 0o700)
         for document, content in texts:
             _create(new, document, content)
+        if moved:
+            _link_neighbours(new, settings.documents)
         os.symlink(name, f"{new}.link")
         os.rename(f"{new}.link", link)
     except OSError as error:
@@ -914,6 +928,96 @@ def write(settings: Settings, values: Mapping[str, str], run_directory: str) -> 
         if old.startswith(_OURS) and old != name:
             _remove(os.path.join(run_directory, old))
     return {document.path: link + document.path for document, _ in texts}
+
+
+def _link_neighbours(new: str, documents: Iterable[Document]) -> None:
+    """Links to what lies beside documents: a relative include starts at its file."""
+    for directory in {os.path.dirname(document.path) for document in documents}:
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            link = new + os.path.join(directory, name)
+            if not os.path.lexists(link):
+                os.symlink(os.path.join(directory, name), link)
+
+
+def _moved(text: str, link: str, documents: Iterable[Document]) -> str:
+    """A text that names other documents, with the paths that they have below ``link``."""
+    longest_first = sorted((document.path for document in documents), key=len, reverse=True)
+    paths = "|".join(map(re.escape, longest_first))
+    return re.sub(
+        rf"(?<![\w./-])(?:{paths})(?![\w/-]|\.\w)", lambda found: link + found[0], text
+    )
+
+
+class Applied:
+    """What has been done with the settings.
+
+    ``environment`` is what the application gets, ``changed`` the names of the variables that
+    have set something, ``documents`` where each document is now.
+    """
+
+    __slots__ = ("changed", "documents", "environment", "warnings")
+
+    def __init__(
+        self,
+        environment: dict[str, str],
+        changed: Sequence[str],
+        documents: dict[str, str],
+        warnings: Sequence[str],
+    ) -> None:
+        self.environment = environment
+        self.changed = tuple(changed)
+        self.documents = documents
+        self.warnings = tuple(warnings)
+
+
+def apply(
+    directory: str, run_directory: str, environ: Mapping[str, str], *, moved: bool = False
+) -> Applied:
+    """Read the environment, check it and render the documents of ``directory``.
+
+    nginx tests what it is to run when a variable has changed something.  A
+    :class:`SettingsProblem` has all that is wrong.
+    """
+    settings = load(directory)
+    found = read(settings, environ)
+    documents = write(settings, found.values, run_directory, moved=moved)
+    changed = [one.env for one in settings.settings if one.name in found.changed]
+    if changed:
+        tested = [
+            documents[document.path] if moved else document.path
+            for document in settings.documents
+            if document.format == "nginx" and _is_whole(document)
+        ]
+        if problems := [said for path in tested for said in _tested(path)]:
+            raise SettingsProblem(problems)
+    environment = {**found.environment, VARIABLE: directory}
+    return Applied(environment, changed, documents, found.warnings)
+
+
+def _is_whole(document: Document) -> bool:
+    """Whether a document of nginx can stand alone, and has a place for a setting."""
+    literals = [piece for piece in document.pieces if isinstance(piece, str)]
+    return len(literals) < len(document.pieces) and any(
+        re.search(r"^\s*events\b", literal, re.MULTILINE) for literal in literals
+    )
+
+
+def _tested(path: str) -> Iterator[str]:
+    """What nginx says of a configuration, where there is an nginx."""
+    import shutil
+    import subprocess
+
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        return
+    command = [program, "-t", "-q", "-e", "stderr", "-c", path]
+    tested = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if tested.returncode:
+        lines = tested.stdout.decode("utf-8", "replace").splitlines()
+        said = [line.removeprefix("nginx: ") for line in lines if "[emerg]" in line]
+        yield from said or lines or [f"nginx -t ended with {tested.returncode}"]
 
 
 def _foreign(run_directory: str) -> Iterator[str]:
