@@ -54,8 +54,6 @@ _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 # zc.buildout writes real paths into scripts
 _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
 _SETTINGS = ".settings"
-# where the address that is asked for health would be; the part's own settings have it
-HEALTHCHECK = f"/{_RUNTIME}/healthcheck"
 _STARTS = "starts the container"
 
 
@@ -530,8 +528,9 @@ def _runtime_config(
     check = settings.healthcheck
     if len(check) == 1 and check[0].startswith("http://"):
         url = check[0]
-        if declared and HEALTHCHECK in (document.path for document in declared.documents):
-            url = f"{RUN_DIRECTORY}/settings{HEALTHCHECK}"
+        place = payload_settings.HEALTHCHECK
+        if declared and place in (document.path for document in declared.documents):
+            url = f"{RUN_DIRECTORY}/settings{place}"
         check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", url)
     labels = dict(settings.labels)
     if declared:

@@ -69,8 +69,9 @@ def _judged(pair: Certificate) -> Iterator[EggcrateError]:
         return
     # the certificate itself is what this client trusts, so only its own faults are left
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    for name in pair.names or ("",):
-        code = _verify_code(server, client, _example(name))
+    examples = [(name, example) for name in pair.names for example in _examples(name)]
+    for name, example in examples or [("", "")]:
+        code = _verify_code(server, client, example)
         if code == _EXPIRED:
             yield SettingsError(
                 f"{place}: {pair.certificate} has expired", "have it renewed before you build"
@@ -97,6 +98,7 @@ def _verify_code(server: object, client: object, name: str) -> int:
     assert isinstance(server, ssl.SSLContext)
     assert isinstance(client, ssl.SSLContext)
     client.check_hostname = bool(name)
+    client.hostname_checks_common_name = False  # as browsers don't
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server, server_hostname=name or None),
@@ -124,11 +126,12 @@ def _leaf(text: str) -> str:
     return text[start : text.index(end, start) + len(end)] + "\n"
 
 
-def _example(name: str) -> str:
-    """A host name that a name of a site stands for."""
-    if name.startswith(("*.", ".")):
-        return f"www.{name.lstrip('*.')}"
-    return name.strip("[]")
+def _examples(name: str) -> list[str]:
+    """Host names that a name of a site stands for."""
+    below = f"any-other-name.{name.lstrip('*.')}"
+    if name.startswith("*."):
+        return [below]
+    return [name[1:], below] if name.startswith(".") else [name.strip("[]")]
 
 
 def _at(place: str, option: str) -> str:

@@ -47,8 +47,10 @@ _POST_QUANTUM = "X25519MLKEM768"  # of OpenSSL 3.5
 _YEARS = "63072000"  # two of them, in seconds
 
 _PLAIN = re.compile(r"[\w./:@%+,=~*-]+", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]:]+):)?(?P<port>[0-9]+)")
+_UPSTREAM_HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LONGEST_SOCKET = 107  # bytes of a path (unix(7))
 _MODIFIED = re.compile(r"(?:(=|\^~|~\*|~)\s*)?(.+)", re.DOTALL)
 
 _UNAVAILABLE = "/.eggcrate/unavailable.html"
@@ -58,6 +60,7 @@ _CLOSED = "<!doctype html><title>Maintenance</title><h1>Down for maintenance</h1
 # the place of a line that no option alone has made
 _OWN = "the text that the options make"
 
+_ACME = "/.well-known/acme-challenge/"
 _NO_SITE = "There is no site of this name here."
 
 
@@ -192,6 +195,13 @@ class _Site:
     headers: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
     @property
+    def passes(self) -> bool:
+        """Whether requests are passed on."""
+        return any(
+            "proxy_pass" in line for one in self.locations.values() for line, _ in one.body
+        )
+
+    @property
     def any_host(self) -> bool:
         """Whether the site answers for every name."""
         return not self.names or "_" in self.names
@@ -257,7 +267,7 @@ class _Configuration:
             elif not _NAME.fullmatch(name):
                 self._error(
                     f"{option}: {name!r} is no name",
-                    f"write {kind}.NAME, with a NAME of letters, digits, _ and -",
+                    f"write {kind}.NAME, with a NAME of small letters, digits, _ and -",
                 )
             else:
                 table = {"site": SITE, "location": LOCATION, "upstream": UPSTREAM}[kind]
@@ -266,10 +276,13 @@ class _Configuration:
                 into[name] = _Level(name, table, parent)
                 self._section(into[name], option, options[option])
         self._version()
+        self._levels = [self._main, *sites.values()]
         self._sites = [self._site(name, level, sites) for name, level in sorted(sites.items())]
         if not self._sites:
             self._sites = [self._site("", self._main, sites)]
         self._place_locations(locations)
+        for site in self._sites:
+            self._headers(site)
         self._check_upstreams()
         self._check_names()
 
@@ -316,6 +329,8 @@ class _Configuration:
                 f"{place}: {name} is no option here",
                 f"write {name} in the part itself, as it holds for all"
                 if name in MAIN
+                else f"write {name} in the site, or in the part for all sites"
+                if name in SITE
                 else f"write {near[0]}, the nearest name there is"
                 if near
                 else "look at the page of nginx-config for those that may stand here",
@@ -328,6 +343,8 @@ class _Configuration:
     ) -> None:
         """Check an option's value and keep it."""
         option = level._table[name]
+        if option.check is not raw:
+            lines = [one for one in lines if not one[0].lstrip().startswith("#")]
         text = "\n".join(line for line, _ in lines).strip()
         if name == "hashed-names" or option.check is raw:
             text = text.replace("$${", "${")
@@ -372,12 +389,13 @@ class _Configuration:
         if self._main.has("nginx-version") and not self._main.has("openssl-version"):
             self._openssl = OPENSSL  # what is known of this machine's is no news of that one
 
-    def _path(self, text: str, place: str) -> str:
+    def _path(self, text: str, place: str, *, captures: bool = False) -> str:
         """A path in the configuration, absolute, with quotes where it needs some."""
         path = os.path.normpath(os.path.join(self._around.directory, text))
         if text.endswith("/") and path != "/":
             path += "/"
-        if re.search(r"[$\x00-\x1f\x7f]", path):
+        plain = re.sub(r"\$(?:[1-9]|[a-z]\w*)", "", path) if captures else path
+        if re.search(r"[$\x00-\x1f\x7f]", plain):
             self._error(
                 f"{place}: nginx can't be given the path {_short(path)}",
                 "choose one without $ and control characters",
@@ -404,7 +422,6 @@ class _Configuration:
         if level.has("upstream"):
             site.upstream = self._pass(level, site, level.lines("upstream"))
         self._directories(site)
-        self._headers(site)
         if level.has("redirect-names") and (not names or names[0][0] in "*._"):
             self._error(
                 f"{level.place('redirect-names')}: redirect-names has no name to redirect to",
@@ -413,12 +430,20 @@ class _Configuration:
         return site
 
     def _addresses(self, level: _Level, option: str) -> list[str]:
-        """Where a site listens, as nginx writes it."""
+        """Where a site listens, as nginx writes it, each once."""
+        found = self._listened(level, option)
+        for twice in sorted({one for one in found if found.count(one) > 1}):
+            self._error(
+                f"{_at(level.place(option), option)} {twice} is there twice", "take one out"
+            )
+        return list(dict.fromkeys(found))
+
+    def _listened(self, level: _Level, option: str) -> list[str]:
         found: list[str] = []
         for word in level.text(option).split():
             place = level.place(option)
             if word.startswith("unix:"):
-                found.append("unix:" + self._path(word.removeprefix("unix:"), place))
+                found.append(self._unix(word, _at(place, option)))
                 continue
             address = _ADDRESS.fullmatch(word)
             try:
@@ -433,19 +458,34 @@ class _Configuration:
                     "write 8080, 127.0.0.1:8080, [::1]:8080 or unix:var/run/nginx.sock",
                 )
                 continue
-            found.append(word.removeprefix("*:"))
-            if level.on("ipv6") and word.removeprefix("*:").isdecimal():
-                found.append(f"[::]:{word.removeprefix('*:')}")
-        for twice in sorted({one for one in found if found.count(one) > 1}):
+            word = word.removeprefix("*:").removeprefix("0.0.0.0:")
+            found.append(word)
+            if option != "stub-status" and level.on("ipv6") and word.isdecimal():
+                found.append(f"[::]:{word}")
+        return found
+
+    def _unix(self, word: str, place: str) -> str:
+        """The address of a Unix socket, its path absolute."""
+        path = word.removeprefix("unix:")
+        if not path or path.endswith("/"):
             self._error(
-                f"{_at(level.place(option), option)} {twice} is there twice", "take one out"
+                f"{place}: {word} names no socket", "write unix:var/run/web.sock, for example"
             )
-        return list(dict.fromkeys(found))
+            return word
+        path = self._path(path, place)
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            self._error(
+                f"{place}: the path {_short(path)} is longer than {_LONGEST_SOCKET} bytes, "
+                "which is all that a Unix socket may have",
+                "choose a shorter one, below /run for instance",
+            )
+        return f"unix:{path}"
 
     def _tls(self, site: _Site) -> None:
         level = site.options
         tls = level.text("tls")
         files = [("tls-certificate", True), ("tls-key", True), ("tls-client-ca", False)]
+        files += [("tls-verify-client", False)]
         for option, needed in files:
             if tls == "on" and needed and not level.has(option):
                 self._error(
@@ -457,6 +497,27 @@ class _Configuration:
                     f"{level.place(option)}: {option} means nothing unless tls is on",
                     f"set tls = on, or take {option} out",
                 )
+        if tls != "on" and level.on("http3"):
+            self._error(
+                f"{_at(level.place('http3'), 'http3')} means nothing unless tls is on",
+                "set tls = on, or take http3 out",
+            )
+        if (
+            tls == "on"
+            and "tls-verify-client" in level.given
+            and not level.has("tls-client-ca")
+        ):
+            self._error(
+                f"{level.place('tls-verify-client')}: there is no tls-client-ca to verify with",
+                "set tls-client-ca to the certificate of the authority",
+            )
+        addresses = [name for name in site.names if re.fullmatch(r"[0-9.]+|\[.*\]", name)]
+        if tls == "on" and addresses and self._main.text("default-server") != "site":
+            self._error(
+                f"{_at(level.place('server-names'), 'server-names')}: no client says "
+                f"{addresses[0]} in its TLS handshake, so none would get through",
+                f"take {addresses[0]} out, or set default-server = site",
+            )
         if tls == "off" and level.text("hsts") not in ("", "off"):
             self._error(
                 f"{_at(level.place('hsts'), 'hsts')} means nothing where tls is off",
@@ -471,6 +532,12 @@ class _Configuration:
             self._error(
                 f"{_at(level.place('tls'), 'tls')} is edge, and nobody is trusted to say so",
                 "set trusted-proxies to the networks that the proxies before nginx are in",
+            )
+        if tls == "edge" and not self._believes_headers():
+            self._error(
+                f"{_at(level.place('tls'), 'tls')} is edge, and proxy-protocol says nothing of "
+                "it",
+                "set real-ip-header = X-Forwarded-For if the proxy sets such headers itself",
             )
         if level.on("proxy-protocol") and not self._main.has("trusted-proxies"):
             self._error(
@@ -494,7 +561,10 @@ class _Configuration:
                 Certificate(
                     self._path(level.text("tls-certificate"), certificate),
                     self._path(level.text("tls-key"), key),
-                    tuple(name for name in site.names if name != "_"),
+                    (
+                        *(name for name in site.names if name != "_"),
+                        *level.text("redirect-names").split(),
+                    ),
                     certificate,
                     key,
                 )
@@ -502,15 +572,20 @@ class _Configuration:
 
     def _pass(self, level: _Level, site: _Site, lines: Sequence[tuple[str, str]]) -> str:
         """The name of the upstream that ``upstream`` means, which may be its servers."""
-        words = [(word, place) for line, place in lines for word in line.split()]
+        words = [
+            (word, place)
+            for line, place in lines
+            if not line.lstrip().startswith("#")
+            for word in line.split()
+        ]
         if len(words) == 1 and words[0][0] in self._upstreams:
             return words[0][0]
         servers = [(self._server(word, place), place) for word, place in words]
         first = words[0][0] if words else ""
         named = first.startswith("socket:")
-        name = re.sub(r"\W", "_", first.partition(":")[2]) if named else f"site{site.suffix}"
-        if level is not site.options:
-            name = name if named else f"location_{level.name.replace('-', '_')}"
+        name = re.sub(r"[^\w.-]", "_", first.partition(":")[2]) if named else "application"
+        if not named:
+            name = f"location_{level.name}" if level is not site.options else name + site.suffix
         while self._plain_upstreams.get(name, servers) != servers or name in self._upstreams:
             name += "_"
         self._plain_upstreams[name] = servers
@@ -525,14 +600,20 @@ class _Configuration:
                 self._error(f"{_at(place, 'upstream')}: {error.what}", error.hint)
                 return "127.0.0.1:1"
         if word.startswith("unix:"):
-            return "unix:" + self._path(word.removeprefix("unix:"), place)
+            return self._unix(word, _at(place, "upstream"))
         address = _ADDRESS.fullmatch(word)
         try:
-            if address is None or not address["host"]:
+            if address is None or not _UPSTREAM_HOST.fullmatch(address["host"] or ""):
                 raise ValueError("is no address")
             values.port(address["port"])
-            values.hostname(address["host"])
         except ValueError:
+            if word in self._upstreams:
+                self._error(
+                    f"{_at(place, 'upstream')}: {word} is an upstream.{word}, and there are "
+                    "others",
+                    f"write {word} alone, or the addresses of all servers",
+                )
+                return word
             near = difflib.get_close_matches(word, sorted(self._upstreams), 1)
             self._error(
                 f"{_at(place, 'upstream')}: {_short(word)} is neither an address nor the name "
@@ -573,6 +654,14 @@ class _Configuration:
                             f"{address}",
                             "give one of the two other server-names, or another listen",
                         )
+            for address in (*site.plain, *site.secure):
+                first = next(one for one in self._sites if address in (*one.plain, *one.secure))
+                if first.options.on("proxy-protocol") != site.options.on("proxy-protocol"):
+                    self._error(
+                        f"site.{site.name} and site.{first.name} have {address} with and "
+                        "without proxy-protocol",
+                        "give one of the two another listen",
+                    )
             both = set(site.plain) & {
                 address for other in self._sites for address in other.secure
             }
@@ -610,6 +699,10 @@ class _Configuration:
                 url = url.rstrip("/") + "/"  # else /staticx would lead out of the directory
                 location = self._location(site, url, place)
                 alias = self._path(path, place).rstrip("/") + "/"
+                pattern = rf"^{re.escape(url)}(?!\.well-known/)(?:.*/)?\."
+                hidden = self._location(site, f"~ {_quoted(pattern)}", place)
+                hidden.add("# .git and the like are nobody's business")
+                hidden.add("return 404;")
                 if option == "protected":
                     location.add("# only for answers with X-Accel-Redirect")
                     location.add("internal;")
@@ -620,11 +713,21 @@ class _Configuration:
                     if level.on("brotli-static"):
                         location.add("brotli_static on;")
                 location.add("log_not_found off;")
+        if level.has("acme-challenge"):
+            place = level.place("acme-challenge")
+            self._acme(site, self._location(site, f"^~ {_ACME}", place))
         for text, place in level.lines("files"):
             url, path = text.split(None, 1)
             location = self._location(site, f"= {url}", place)
             location.add(f"alias {_word(self._path(path, place))};")
             location.add("log_not_found off;")
+
+    def _acme(self, site: _Site, location: _Location) -> None:
+        """Where an authority looks for what it has asked for."""
+        place = site.options.place("acme-challenge")
+        path = self._path(site.options.text("acme-challenge"), place).rstrip("/")
+        location.add(f"alias {_word(path + '/')};", place)
+        location.add("default_type text/plain;", place)
 
     def _place_locations(self, locations: Mapping[str, _Level]) -> None:
         """The locations of the sites that are passed on, and those of location.NAME."""
@@ -694,34 +797,50 @@ class _Configuration:
             location.add("internal;", level.place("internal"))
         if level.has("alias"):
             place = level.place("alias")
-            alias = self._path(level.text("alias"), place)
+            captures = modifier in ("~", "~*")
+            alias = self._path(level.text("alias"), place, captures=captures)
             if path.endswith("/") and modifier != "=":
                 alias = alias.rstrip("/") + "/"
-            self._limits(site, location, level, f"location_{name.replace('-', '_')}")
+            self._limits(site, location, level, f"location_{name}")
             location.add(f"alias {_word(alias)};", place)
         elif level.has("return"):
-            location.add(
-                f"return {level.text('return').removesuffix(';')};", level.place("return")
-            )
+            self._returned(site, location, level, source)
         elif level.has("upstream") or site.upstream:
             upstream = (
                 self._pass(level, site, level.lines("upstream"))
                 if level.has("upstream")
                 else site.upstream
             )
-            self._proxied(site, location, level, upstream, f"location_{name.replace('-', '_')}")
-        elif not level.has("extra"):
+            self._proxied(site, location, level, upstream, f"location_{name}")
+        elif level.has("extra"):
+            self._limits(site, location, level, f"location_{name}")
+        else:
             self._error(
                 f"{source} has neither upstream, alias nor return",
                 "say in it, or with upstream of the site, what is to be there",
             )
         location.body += _dedented(level.lines("extra"))
 
+    def _returned(self, site: _Site, location: _Location, level: _Level, source: str) -> None:
+        """An answer of the configuration itself, which nginx gives before it looks further."""
+        text = level.text("return").strip().removesuffix(";")
+        restricting = ("allow", "deny", "auth-basic-user-file")
+        limits = ("rate-limit", "connection-limit")
+        own = [option for option in (*restricting, *limits) if level.has(option)]
+        above = [option for option in restricting if site.options.has(option)]
+        if own or (above and not re.match(r"(?:204|[345]\d\d)\b|https?://", text)):
+            option = (own or above)[0]
+            self._error(
+                f"{source}: nginx gives what return says before it looks at {option}",
+                f"take {option} out, or let alias or upstream give the answer",
+            )
+        location.add(f"return {text};", level.place("return"))
+
     def _limits(self, site: _Site, location: _Location, level: _Level, zone: str) -> None:
         if level is not site.options:
-            location.body += self._access(level)
+            location.body += self._access(level, site.options)
         rate = level.text("rate-limit") or site.options.text("rate-limit")
-        if rate != "off":
+        if rate not in ("", "off"):
             own = bool(level.text("rate-limit"))
             zone = zone if own else "requests"
             zone = f"{zone}{site.suffix}"
@@ -743,18 +862,41 @@ class _Configuration:
                 self._zones.append((line, place))
             location.add(f"limit_conn connections {connections};", place)
 
-    def _access(self, level: _Level) -> Iterator[tuple[str, str]]:
-        """Who may come in; nginx answers for its health before it looks at these."""
-        for option in ("allow", "deny"):
-            for network in level.text(option).split():
-                yield f"{option} {network};", level.place(option)
-        if level.has("allow") and "all" not in level.text("deny").split():
-            yield "deny all;", level.place("allow")
-        if level.has("auth-basic-user-file"):
+    def _access(self, level: _Level, above: _Level | None = None) -> Iterator[tuple[str, str]]:
+        """Who may come in, of a site or of a location, which has all or nothing of its site's.
+
+        nginx takes the first that fits, so what is refused stands first.
+        """
+        if above is None or level.has("allow") or level.has("deny"):
+
+            def said(option: str) -> tuple[str, str]:
+                has = level if above is None or option in level.given else above
+                return has.text(option), has.place(option)
+
+            (denied, denying), (allowed, allowing) = said("deny"), said("allow")
+            for network in denied.split():
+                if network != "all":
+                    yield f"deny {network};", denying
+            for network in allowed.split():
+                yield f"allow {network};", allowing
+            if allowed or "all" in denied.split():
+                yield "deny all;", allowing if allowed else denying
+        realm = level.text("auth-basic") or "restricted"
+        place = level.place("auth-basic")
+        users = level.text("auth-basic-user-file")
+        if above is not None and "auth-basic" in level.given and not users:
+            users = above.text("auth-basic-user-file")
+        if "auth-basic" in level.given and realm != "off" and not users:
+            self._error(
+                f"{place}: auth-basic has no file of passwords, so nobody would be asked",
+                "set auth-basic-user-file, too",
+            )
+        if realm == "off" and "auth-basic" in level.given:
+            yield "auth_basic off;", place
+        elif users:
             place = level.place("auth-basic-user-file")
-            path = self._path(level.text("auth-basic-user-file"), place)
-            yield f"auth_basic {_quoted(level.text('auth-basic'))};", place
-            yield f"auth_basic_user_file {_word(path)};", place
+            yield f"auth_basic {_quoted(realm)};", place
+            yield f"auth_basic_user_file {_word(self._path(users, place))};", place
 
     def _proxied(
         self, site: _Site, location: _Location, level: _Level, upstream: str, zone: str
@@ -766,11 +908,6 @@ class _Configuration:
             flag = self._path(options.text("maintenance"), place)
             location.add(f"if (-f {_word(flag)}) {{", place)
             location.add("    return 503;", place)
-            location.add("}", place)
-        if options.text("tls") == "edge" and options.on("force-https"):
-            place = options.place("force-https")
-            location.add("if ($forwarded_proto = http) {", place)
-            location.add(f"    return 301 https://$host{self._https(site)}$request_uri;", place)
             location.add("}", place)
         self._limits(site, location, level, zone)
         if level is not options:
@@ -804,28 +941,26 @@ class _Configuration:
         """Each header that the site sends, with its value and whether errors have it, too."""
         level = site.options
         add = site.headers.append
-        cached: list[str] = []
-        policies: list[str] = []
-        for text, _ in level.lines("static"):
-            url = re.escape(text.split()[0].rstrip("/") + "/")
-            if level.text("hashed-names") != "off":
-                cached.append("# a name with a hash of the content never means anything else")
-                pattern = f"~^{url}.*{level.text('hashed-names')}[^/]*$"
-                cached.append(f'{_quoted(pattern)} "public, max-age=31536000, immutable";')
-            age = self._seconds(level, "static-max-age")
-            cached.append(f'{_quoted(f"~^{url}")} "public, max-age={age}";')
-        for text, _ in level.lines("media"):
-            url = re.escape(text.split()[0].rstrip("/") + "/")
-            age = self._seconds(level, "media-max-age")
-            cached.append(f'{_quoted(f"~^{url}")} "private, max-age={age}";')
-            policies.append(f"{_quoted(f'~^{url}')} \"default-src 'none'; sandbox\";")
-        for text, _ in level.lines("files"):
-            age = self._seconds(level, "static-max-age")
-            cached.append(f'{_word(text.split()[0])} "public, max-age={age}";')
-        if cached:
-            why = "how long a browser may keep a file without asking"
-            entries = ['default "";', *cached]
-            variable = self._map(site, "$uri", "cache_control", entries, why, "static")
+        cached = [(url, f"{_quoted(f'~^:{url}')} {value};") for url, value in self._ages(site)]
+        for_ever = _quoted("public, max-age=31536000, immutable")
+        hashed = [
+            (url, f"{_quoted(f'~^:{url}{name}')} {for_ever};")
+            for url, name in self._hashed(site)
+        ]
+        policies = [
+            f"{_quoted(f'~^{url}')} \"default-src 'none'; sandbox\";"
+            for url in self._urls(site, "media")
+        ]
+        if level.lines("static") or level.lines("media") or level.lines("files"):
+            # what is deeper comes first, and of one directory the names with a hash
+            order = sorted([*hashed, *cached], key=lambda entry: -len(entry[0]))
+            why = (
+                "how long a browser may keep a file without asking; it is the application's "
+                "matter for what it has answered, and that has a status here"
+            )
+            entries = ['default "";', *(entry for _, entry in order)]
+            source = '"$upstream_status:$uri"'
+            variable = self._map(site, source, "cache_control", entries, why, "static")
             add(("Cache-Control", variable, "static"))
         own = level.text("content-security-policy")
         if policies or own:
@@ -863,18 +998,19 @@ class _Configuration:
             )
             add(("Strict-Transport-Security", f"{variable} always", level.place("hsts")))
         if level.text("tls") == "on" and level.on("http3"):
-            add(("Alt-Svc", "'h3=\":$server_port\"; ma=86400' always", level.place("http3")))
-        if level.has("maintenance"):
+            port = level.text("https-port")
+            add(("Alt-Svc", f"'h3=\":{port}\"; ma=86400' always", level.place("http3")))
+        if site.passes:
             variable = self._map(
                 site,
                 '"$status:$upstream_http_retry_after"',
                 "retry_after",
                 ['default "";', '"503:" 60;'],
                 "seconds after which a client may try again",
-                level.place("maintenance"),
+                _OWN,
             )
-            add(("Retry-After", f"{variable} always", level.place("maintenance")))
-        add(("X-Request-ID", "$request_id always", _OWN))
+            add(("Retry-After", f"{variable} always", _OWN))
+        add(self._unless_sent(site, "X-Request-ID", "$request_id", _OWN))
         for text, place in level.lines("headers"):
             name, _, value = text.partition(": ")
             if name.lower() in {known.lower() for known, _, _ in site.headers}:
@@ -883,12 +1019,43 @@ class _Configuration:
                     "set the option that sends it, or take the header out",
                 )
             self._no_dollar(place, value)
-            add((name, f"{_quoted(value)} always", place))
+            add(self._unless_sent(site, name, _quoted(value), place))
+
+    def _urls(self, site: _Site, option: str) -> list[str]:
+        """The URLs below which static or media files are, as regular expressions."""
+        return [
+            re.escape(text.split()[0].rstrip("/") + "/")
+            for text, _ in site.options.lines(option)
+        ]
+
+    def _ages(self, site: _Site) -> Iterator[tuple[str, str]]:
+        """URLs, as regular expressions, and what browsers are told of what is there."""
+        level = site.options
+        for_people = _quoted(f"public, max-age={self._seconds(level, 'static-max-age')}")
+        for_one = _quoted(f"private, max-age={self._seconds(level, 'media-max-age')}")
+        files = {f"= {text.split()[0]}" for text, _ in level.lines("files")}
+        yield from ((url, for_people) for url in self._urls(site, "static"))
+        yield from ((url, for_one) for url in self._urls(site, "media"))
+        directories = {*self._urls(site, "static"), *self._urls(site, "media")}
+        for title in site.locations:
+            # what nginx answers in other places is no file of these directories
+            url = re.escape(title.removeprefix("=").removeprefix("^~").strip())
+            if title.startswith("="):
+                yield f"{url}$", for_people if title in files else '""'
+            elif title.startswith(("/", "^~")) and url not in (*directories, "/"):
+                yield url, '""'
+
+    def _hashed(self, site: _Site) -> Iterator[tuple[str, str]]:
+        """The URLs of files whose names have a hash, and how such a name goes on."""
+        pattern = site.options.text("hashed-names")
+        if pattern != "off":
+            for url in self._urls(site, "static"):
+                yield url, f".*(?:{pattern})[^/]*$"
 
     def _no_dollar(self, place: str, value: str) -> None:
         """nginx knows no way to write a dollar before a letter that is no variable."""
         for name in re.findall(r"\$(\w+|\{\w*\}?)?", value):
-            if not re.fullmatch(r"[a-z]\w*", name or ""):
+            if not re.fullmatch(r"[a-z]\w*|\{[a-z]\w*\}", name or ""):
                 self._error(
                     f"{place}: nginx can't be given ${name}, which is none of its variables",
                     "write it without the dollar",
@@ -915,14 +1082,31 @@ class _Configuration:
     ) -> tuple[str, str, str]:
         """A header that the application may have sent itself, and that is not sent twice."""
         name = header.lower().replace("-", "_")
-        short = name.removeprefix("x_")
-        source = f"$upstream_http_{name}"
+        # after X-Accel-Redirect nginx sends the file, and nothing of what came with that
+        source = f'"$upstream_http_x_accel_redirect|$upstream_http_{name}"'
         why = "what the application has set itself is not sent twice"
-        entries = ['default "";', f'"" {value};']
+        entries = [
+            'default "";',
+            f'"~[|]$" {value};',
+            f'"~^[/@]" $upstream_http_{name};',
+        ]
+        short = "own_" + re.sub(r"\W", "_", name.removeprefix("x_"))
         return header, f"{self._map(site, source, short, entries, why, place)} always", place
 
+    def _real_ip_header(self) -> str:
+        """What says where a request came from; a proxy that speaks TCP has its own protocol."""
+        spoken = any(level.on("proxy-protocol") for level in self._levels)
+        return self._main.text("real-ip-header") or (
+            "proxy_protocol" if spoken else "X-Forwarded-For"
+        )
+
+    def _believes_headers(self) -> bool:
+        """Whether trusted proxies speak HTTP, and so set headers of their own."""
+        return self._real_ip_header() != "proxy_protocol"
+
     def _scheme(self) -> str:
-        return "$forwarded_proto" if self._main.has("trusted-proxies") else "$scheme"
+        trusted = self._main.has("trusted-proxies") and self._believes_headers()
+        return "$forwarded_proto" if trusted else "$scheme"
 
     # From all that to a text
 
@@ -976,7 +1160,8 @@ class _Configuration:
 
     def _http(self, text: _Text) -> None:
         main = self._main
-        text.add(f"include {_word(main.text('mime-types'))};", main.place("mime-types"))
+        place = main.place("mime-types")
+        text.add(f"include {_word(self._path(main.text('mime-types'), place))};", place)
         text.add("default_type application/octet-stream;", _OWN)
         text.add("charset utf-8;", _OWN)
         # text/html always has it
@@ -992,6 +1177,8 @@ class _Configuration:
         text.add("", _OWN)
         for line in ("server_tokens off;", "sendfile on;", "tcp_nopush on;"):
             text.add(line, _OWN)
+        text.comment("the port here is not the one that browsers see", _OWN)
+        text.add("absolute_redirect off;", _OWN)
         for option in ("keepalive-timeout", "client-header-timeout", "client-body-timeout"):
             text.add(_directive(option, main), main.place(option))
         text.add(_directive("send-timeout", main), main.place("send-timeout"))
@@ -1095,19 +1282,13 @@ class _Configuration:
             text.comment("Who may say where a request came from, and by which protocol.", place)
             for network in networks:
                 text.add(f"set_real_ip_from {network};", place)
-            text.add(_directive("real-ip-header", main), main.place("real-ip-header"))
+            where = main.place("real-ip-header") if main.has("real-ip-header") else place
+            text.add(f"real_ip_header {self._real_ip_header()};", where)
             text.add("real_ip_recursive on;", place)
-            with text.block("geo $realip_remote_addr $from_trusted_proxy", place):
-                text.add("default 0;", place)
-                for network in networks:
-                    text.add(f"{network} 1;", place)
-            with text.block(
-                'map "$from_trusted_proxy:$http_x_forwarded_proto" $forwarded_proto', place
-            ):
-                text.add("default $scheme;", place)
-                text.add('"1:https" https;', place)
-                text.add('"1:http" http;', place)
-        if not self._plain_upstreams and not self._upstreams:
+            if self._believes_headers():
+                self._forwarded(text, networks, place)
+        self._forced(text)
+        if not any(site.passes or site.options.has("redirect-names") for site in self._sites):
             return
         text.add("", _OWN)
         text.comment(
@@ -1132,13 +1313,50 @@ class _Configuration:
                 text.add("default upgrade;", _OWN)
                 text.add(f'"" {_word("") if kept else "close"};', _OWN)
 
+    @staticmethod
+    def _forwarded(text: _Text, networks: Sequence[str], place: str) -> None:
+        """The protocol that a client has used, as a trusted proxy says."""
+        with text.block("geo $realip_remote_addr $from_trusted_proxy", place):
+            text.add("default 0;", place)
+            for network in networks:
+                if network != "unix:":
+                    text.add(f"{network} 1;", place)
+        trusted = "$from_trusted_proxy"
+        if "unix:" in networks:
+            trusted = "$trusted"
+            with text.block("map $realip_remote_addr $trusted", place):
+                text.add("default $from_trusted_proxy;", place)
+                text.add("unix: 1;", place)
+        with text.block(f'map "{trusted}:$http_x_forwarded_proto" $forwarded_proto', place):
+            text.add("default $scheme;", place)
+            text.add('"~^1:https(,|$)" https;', place)
+            text.add('"~^1:http(,|$)" http;', place)
+
+    def _forced(self, text: _Text) -> None:
+        """What comes by HTTP to a site that wants HTTPS, but for its health."""
+        forced = [
+            site
+            for site in self._sites
+            if site.options.text("tls") == "edge" and site.options.on("force-https")
+        ]
+        if not forced:
+            return
+        place = forced[0].options.place("force-https")
+        with text.block('map "$forwarded_proto:$uri" $insecure', place):
+            text.add("default 0;", place)
+            if self._main.text("health") != "off":
+                text.add(f"{_quoted('http:' + self._main.text('health'))} 0;", place)
+            text.add('"~^http:" 1;', place)
+
     def _all_upstreams(self, text: _Text) -> None:
         for name, servers in sorted(self._plain_upstreams.items()):
             place = servers[0][1] if servers else name
             text.add("", place)
             with text.block(f"upstream {name}", place):
+                # where there is no other, it is asked again at once
+                again = " fail_timeout=0" * (len(servers) == 1)
                 for server, where in servers:
-                    text.add(f"server {_word(server)} fail_timeout=0;", where)
+                    text.add(f"server {_word(server)}{again};", where)
         for name, level in sorted(self._upstreams.items()):
             place = f"upstream.{name}"
             text.add("", place)
@@ -1150,8 +1368,10 @@ class _Configuration:
                     words = [_word(self._server(first, where)), *more]
                     for option in ("max-fails", "fail-timeout"):
                         key = option.replace("-", "_") + "="
-                        if level.text(option) and key not in line:
-                            words.append(f"{key}{level.text(option)}")
+                        alone = option == "fail-timeout" and len(level.lines("servers")) == 1
+                        value = level.text(option) or "0" * alone
+                        if value and key not in line:
+                            words.append(f"{key}{value}")
                     text.add(f"server {' '.join(words)};", where)
                 if level.text("keepalive") != "off":
                     text.add(_directive("keepalive", level), level.place("keepalive"))
@@ -1219,6 +1439,11 @@ class _Configuration:
                     if secure:
                         words = " ssl" + self._http2(site) + words
                     text.add(self._first(site, address, words), place)
+                    if secure and site.options.on("http3") and not address.startswith("unix:"):
+                        # reuseport: a client's packets come to the worker that has it
+                        text.add(
+                            f"listen {_word(address)} quic reuseport default_server;", place
+                        )
                 if secure:
                     text.add("ssl_reject_handshake on;", place)
                 text.add("server_name _;", place)
@@ -1262,10 +1487,13 @@ class _Configuration:
 
     def _stub_status(self, text: _Text) -> None:
         place = self._main.place("stub-status")
-        address = self._main.text("stub-status")
+        addresses = self._listened(self._main, "stub-status")
+        if len(addresses) != 1:
+            self._error(f"{place} has {len(addresses)} addresses", "write one: 127.0.0.1:8081")
+            return
         text.add("", place)
         with text.block("server", place):
-            text.add(f"listen {_word(address)};", place)
+            text.add(f"listen {_word(addresses[0])};", place)
             text.add("access_log off;", place)
             with text.block("location = /stub_status", place):
                 text.add("stub_status;", place)
@@ -1289,6 +1517,11 @@ class _Configuration:
                 self._listens(text, site, site.plain, secure=False)
                 text.add(f"server_name {names};", place)
                 self._health(text)
+                if level.has("acme-challenge"):
+                    challenge = _Location(f"^~ {_ACME}", level.place("acme-challenge"))
+                    self._acme(site, challenge)
+                    with text.block(f"location {challenge.title}", challenge.place):
+                        text.raw(challenge.body)
                 with text.block("location /", place):
                     text.add(f"return 301 https://$host{self._https(site)}$request_uri;", place)
         text.add("", _OWN)
@@ -1345,18 +1578,10 @@ class _Configuration:
                 words += " proxy_protocol" if level.on("proxy-protocol") else ""
                 text.add(f"listen {_word(address)}{words};", place)
             if secure and level.on("http3") and not address.startswith("unix:"):
-                # reuseport: a client's packets come to the worker that has its connection
-                quic = (
-                    " quic reuseport" if self._quic(address) is site and not extra else " quic"
-                )
+                quic = " quic reuseport default_server" if first else " quic"
                 text.add(f"listen {_word(address)}{quic};", level.place("http3"))
-        if secure and level.on("http2") and self._nginx >= (1, 25, 1):
+        if secure and addresses and level.on("http2") and self._nginx >= (1, 25, 1):
             text.add("http2 on;", level.place("http2"))
-
-    def _quic(self, address: str) -> _Site:
-        return next(
-            site for site in self._sites if address in site.secure and site.options.on("http3")
-        )
 
     def _opener(self, address: str, secure: bool) -> _Site | None:
         """The site that answers for every host at an address."""
@@ -1389,6 +1614,10 @@ class _Configuration:
                 text.add(_directive(option, level), level.place(option))
         for line, place in self._access(level):
             text.add(line, place)
+        if level.text("tls") == "edge" and level.on("force-https"):
+            place = level.place("force-https")
+            with text.block("if ($insecure)", place):
+                text.add(f"return 301 https://$host{self._https(site)}$request_uri;", place)
         text.add("", _OWN)
         text.comment(
             "Headers are set once, here: an add_header in a location would drop all these.  An "
@@ -1397,10 +1626,7 @@ class _Configuration:
         )
         for header, value, place in site.headers:
             text.add(f"add_header {header} {value};", place)
-        passes = any(
-            "proxy_pass" in line for one in site.locations.values() for line, _ in one.body
-        )
-        if passes:
+        if site.passes:
             self._proxy(text, site)
         text.raw([("", _OWN), *_dedented(level.lines("server-extra"))])
         for title in sorted(site.locations, key=_location_order):
@@ -1408,7 +1634,7 @@ class _Configuration:
             text.add("", location.place)
             with text.block(f"location {title}", location.place):
                 text.raw(location.body)
-        if passes:
+        if site.passes:
             self._error_pages(text, site)
 
     def _proxy(self, text: _Text, site: _Site) -> None:
@@ -1437,8 +1663,11 @@ class _Configuration:
         else:
             kept = any(one.text("keepalive") != "off" for one in self._upstreams.values())
             headers.append(("Connection", '""' if kept else "close", _OWN))
-        # CGI programs would take it for the variable HTTP_PROXY
-        headers.append(("Proxy", '""', _OWN))
+        # CGI programs would take Proxy for the variable HTTP_PROXY; of the others some
+        # frameworks make addresses, and clients could say what they want in them
+        for name in ("Proxy", "Forwarded", "X-Forwarded-Port", "X-Forwarded-Prefix"):
+            headers.append((name, '""', _OWN))
+        headers += [(name, '""', _OWN) for name in ("X-Forwarded-Ssl", "X-Script-Name")]
         for line, place in level.lines("proxy-headers"):
             name, _, value = line.partition(": ")
             self._no_dollar(place, value)
@@ -1452,10 +1681,8 @@ class _Configuration:
             if not level.on(option):
                 text.add(_directive(option, level), level.place(option))
         text.add("proxy_redirect off;", _OWN)
-        text.comment(
-            "a request that has been sent is not sent again, to the same or another", _OWN
-        )
-        text.add("proxy_next_upstream off;", _OWN)
+        text.comment("where a server can't be reached another is asked, if that is safe", _OWN)
+        text.add("proxy_next_upstream error;", _OWN)
 
     def _error_pages(self, text: _Text, site: _Site) -> None:
         level = site.options

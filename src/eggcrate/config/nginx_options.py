@@ -16,6 +16,11 @@ NAMED = ("location", "site", "upstream")
 
 _REGULAR = re.compile(r"""[^\s"'$;\x00-\x1f\x7f]+""")
 _HEADER = re.compile(r"[A-Za-z0-9!#&*+.^_|~-]+")
+# headers that nginx itself makes
+_NOT_OURS = re.compile(
+    r"content-(?:length|type|encoding|range)|transfer-encoding|connection|date|server|keep-alive",
+    re.IGNORECASE,
+)
 _RATE = re.compile(
     r"[1-9][0-9]{0,5}r/[sm](?: burst=[0-9]{1,6})?(?: (?:nodelay|delay=[0-9]{1,6}))?"
 )
@@ -81,11 +86,19 @@ def header_value(text: str) -> str:
 
 
 def header(text: str) -> str:
-    """The name of a header and its value, with a colon between them or a blank."""
-    name, sign, value = re.match(r"([^:\s]*)(:?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not _HEADER.fullmatch(name) or not (sign or value):
+    """The name of a header and its value, with a colon between them."""
+    name, sign, value = text.partition(":")
+    if not _HEADER.fullmatch(name) or not sign:
         raise ValueError("must be a header, as X-Robots-Tag: noindex")
     return f"{name}: {header_value(value.strip())}"
+
+
+def own_header(text: str) -> str:
+    """A header that a site may add to its answers."""
+    text = header(text)
+    if _NOT_OURS.fullmatch(text.partition(":")[0]):
+        raise ValueError("must be a header that nginx does not make itself")
+    return text
 
 
 def regular(text: str) -> str:
@@ -103,6 +116,8 @@ def pair(text: str) -> str:
     """The path of a URL, and behind it the directory or file that has what is there."""
     first, *rest = text.split(None, 1)
     values.url_path(first)
+    if "%" in first:
+        raise ValueError("must be the path of a URL without %, as nginx has decoded it")
     if not rest:
         raise ValueError("must be two words: the path of a URL, and a path of this buildout")
     return f"{first} {rest[0].strip()}"
@@ -110,15 +125,44 @@ def pair(text: str) -> str:
 
 def server_names(text: str) -> str:
     """The names of a site; ``*.`` and ``.`` may be in front, ``_`` is any name."""
-    words = text.replace(",", " ").split()
-    return " ".join(
-        word if word == "_" else "." * word.startswith(".") + values.hostname(word.lstrip("."))
-        for word in words
-    )
+    return _names(text.replace(",", " "))
+
+
+def server_name(text: str) -> str:
+    """One of them; a dot at the end, which no Host header has, is left out."""
+    if text == "_":
+        return text
+    name = values.hostname(text.removeprefix("."))
+    return "." * text.startswith(".") + name.removesuffix(".")
 
 
 def _each(check: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda text: " ".join(check(word) for word in text.split())
+    """Words with blanks between them; a complaint names the one that is wrong."""
+
+    def every(text: str) -> str:
+        found = []
+        for word in text.split():
+            try:
+                found.append(check(word))
+            except ValueError as error:
+                hint = "" if word.isascii() else "; write it in ASCII (punycode), as xn--..."
+                raise ValueError(f"{error}, which {word} is not{hint}") from None
+        return " ".join(found)
+
+    return every
+
+
+_names = _each(server_name)
+
+
+def _network_or(word: str) -> Callable[[str], str]:
+    return lambda text: text if text == word else values.network(text)
+
+
+def _log(text: str) -> str:
+    if text == "off":
+        raise ValueError("must be stderr or a file: off would be one of that name")
+    return text
 
 
 _flag = values.boolean
@@ -133,7 +177,7 @@ MAIN: Mapping[str, Option] = {
     "worker-connections": Option(count, "1024"),
     "worker-rlimit-nofile": Option(count, "4096"),
     "worker-shutdown-timeout": Option(values.duration, "7s"),
-    "error-log": Option(raw, "stderr"),
+    "error-log": Option(_log, "stderr"),
     "error-log-level": Option(
         values.choice(
             ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"),
@@ -153,10 +197,8 @@ MAIN: Mapping[str, Option] = {
         _matching(_BUFFERS, "a number and a size, as 4 16k"), "4 16k"
     ),
     "open-file-cache": Option(_or("off", _matching(_CACHE, "a number of files")), "off"),
-    "trusted-proxies": Option(_each(_or("unix:", values.network))),
-    "real-ip-header": Option(
-        _or("proxy_protocol", _matching(_HEADER, "the name of a header")), "X-Forwarded-For"
-    ),
+    "trusted-proxies": Option(_each(_network_or("unix:"))),
+    "real-ip-header": Option(_or("proxy_protocol", _matching(_HEADER, "the name of a header"))),
     "gzip": Option(_flag, "true"),
     "gzip-comp-level": Option(values.choice(tuple("123456789")), "5"),
     "gzip-min-length": Option(values.integer, "1024"),
@@ -224,13 +266,14 @@ SITE: Mapping[str, Option] = {
     "content-security-policy": Option(header_value),
     "permissions-policy": Option(header_value),
     "cross-origin-opener-policy": Option(values.word),
-    "headers": Option(header, lines=True),
+    "headers": Option(own_header, lines=True),
     "rate-limit": Option(_rate, "off"),
     "connection-limit": Option(_or("off", count), "off"),
-    "allow": Option(_each(_or("unix:", values.network))),
-    "deny": Option(_each(_or("all", values.network))),
+    "allow": Option(_each(_network_or("unix:"))),
+    "deny": Option(_each(_network_or("all"))),
     "auth-basic-user-file": Option(raw),
     "auth-basic": Option(header_value, "restricted"),
+    "acme-challenge": Option(raw),
     "maintenance": Option(raw),
     "maintenance-page": Option(raw),
     "error-page": Option(raw),
@@ -270,6 +313,6 @@ UPSTREAM: Mapping[str, Option] = {
     ),
     "keepalive": Option(_or("off", count), "off"),
     "max-fails": Option(values.integer),
-    "fail-timeout": Option(values.duration, "0"),
+    "fail-timeout": Option(values.duration),
     "extra": Option(raw),
 }

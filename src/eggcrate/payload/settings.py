@@ -15,6 +15,8 @@ from eggcrate.runtime.variables import Document, Piece, Settings
 
 #: the image's label that says what can be set, as JSON
 LABEL = "eggcrate.settings"
+# where the address that is asked for health would be; a docker-image part's settings have it
+HEALTHCHECK = "/usr/lib/eggcrate/healthcheck"
 _REASON = "what an environment variable may change"
 
 

@@ -271,7 +271,7 @@ class Recipe:
     def _healthcheck_document(self) -> Iterator[Document]:
         """The address that is asked for health, if it has a setting in it."""
         from eggcrate.config.references import Rendered
-        from eggcrate.planning import HEALTHCHECK
+        from eggcrate.payload.settings import HEALTHCHECK
 
         assert self._runtime is not None
         runtime = self._runtime

@@ -153,8 +153,12 @@ class Recipe:
             ignored=self._options.get("ignore", "").split(),
             nginx_missing=program is None,
         )
-        with noting(errors):
+        certificates: list[EggcrateError] = []
+        with noting(certificates):
             raise_all(self._certificates())
+        if certificates:  # the lint sees that the files are missing, and no more
+            errors = [one for one in errors if "ssl_certificate" not in one.what]
+            errors += certificates
         if program is not None:
             said: list[EggcrateError] = []
             with noting(said):
@@ -223,6 +227,8 @@ class Recipe:
         for name, body in texts:
             said = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", body, re.MULTILINE))
             path = said.get("path", "")
+            if said.get("type", "SOCK_STREAM") != "SOCK_STREAM":
+                continue
             if not path and said.get("port"):
                 found.setdefault(name, f"{said.get('host') or '127.0.0.1'}:{said['port']}")
                 continue

@@ -423,6 +423,140 @@ location.broken =
         self.assertEqual((logged[0]["status"], logged[0]["host"]), (200, "shop.example"))
 
 
+class Restricted(ServingTest):
+    """Who may come in, and what is kept by whom, where a location differs from its site."""
+
+    OPTIONS = """\
+upstream = @app
+static = / static
+media = /media/ media
+allow = 127.0.0.0/8
+deny = 127.0.0.2
+trusted-proxies = 127.0.0.1
+hashed-names = \\.[0-9a-f]{12}\\.|-[a-z0-9]{8}\\.
+headers = X-Robots-Tag: noindex
+location.all =
+    upstream = @app
+location.one =
+    upstream = @app
+    deny = 10.0.0.1
+location.none =
+    upstream = @app
+    allow = 10.0.0.0/8
+location.api =
+    upstream = @app
+location.moved =
+    return = 301 /elsewhere
+"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.site = Site(self, self.OPTIONS)
+        self.site.write("static/.git/config", "secret")
+        self.site.write("static/docs/index.html", "<p>docs")
+        self.site.write("media/photo-01234567.jpg", "a photo")
+
+    def status(self, path: str, client: str) -> int:
+        return self.site.ask(path, headers={"X-Forwarded-For": client}).status
+
+    def test_what_a_location_does_not_say_its_site_does(self) -> None:
+        for path, client, status in (
+            ("/all/", "127.0.0.9", 200),
+            ("/all/", "8.8.8.8", 403),
+            ("/all/", "127.0.0.2", 403),
+            ("/one/", "127.0.0.9", 200),
+            ("/one/", "8.8.8.8", 403),
+            ("/one/", "10.0.0.1", 403),
+            ("/none/", "10.0.0.9", 200),
+            ("/none/", "127.0.0.9", 403),
+        ):
+            with self.subTest(path=path, client=client):
+                self.assertEqual(self.status(path, client), status)
+
+    def test_only_files_are_kept_as_files(self) -> None:
+        for path, wanted in (
+            ("/app.css", ["public, max-age=3600"]),
+            ("/app.0123456789ab.css", ["public, max-age=31536000, immutable"]),
+            ("/media/photo-01234567.jpg", ["private, max-age=300"]),
+            ("/api/x.0123456789ab.json", []),
+            ("/api/export-01234567.csv?Cache-Control=no-store", ["no-store"]),
+            ("/nginx-health", []),
+            ("/moved/", []),
+        ):
+            with self.subTest(path=path):
+                self.assertEqual(self.site.ask(path).every("Cache-Control"), wanted)
+
+    def test_hidden_files_are_nobody_s_business(self) -> None:
+        self.assertEqual(self.site.ask("/.git/config").status, 404)
+
+    def test_a_redirect_names_neither_host_nor_port(self) -> None:
+        self.assertEqual(self.site.ask("/docs").every("Location"), ["/docs/"])
+        self.assertEqual(self.site.ask("/moved/").every("Location"), ["/elsewhere"])
+
+    def test_a_file_by_x_accel_keeps_what_the_application_has_said(self) -> None:
+        answer = self.site.ask("/api/?X-Accel-Redirect=/media/photo.html&X-Frame-Options=DENY")
+        self.assertIn(b"alert", answer.body)
+        self.assertEqual(
+            answer.every("Content-Security-Policy"), ["default-src 'none'; sandbox"]
+        )
+        self.assertEqual(answer.every("X-Content-Type-Options"), ["nosniff"])
+        self.assertEqual(answer.every("X-Frame-Options"), ["DENY"])
+        own = "X-Accel-Redirect=/app.css&X-Frame-Options=SAMEORIGIN&Cache-Control=no-store"
+        answer = self.site.ask(f"/api/?{own}&Content-Security-Policy=x&X-Robots-Tag=all")
+        self.assertEqual(answer.every("X-Frame-Options"), ["SAMEORIGIN"])
+        self.assertEqual(answer.every("Content-Security-Policy"), ["x"])
+        self.assertEqual(answer.every("Cache-Control"), ["no-store"])
+        self.assertEqual(answer.every("X-Robots-Tag"), ["all"])
+
+    def test_nothing_that_a_client_says_of_its_way_is_believed(self) -> None:
+        lies = {
+            "X-Forwarded-Port": "99",
+            "Forwarded": "for=1.2.3.4",
+            "X-Forwarded-Prefix": "/x",
+            "X-Script-Name": "/y",
+            "X-Forwarded-Ssl": "on",
+        }
+        seen = self.site.ask("/api/", headers=lies).seen
+        self.assertEqual(set(lies) & set(seen), set())
+        answer = self.site.ask("/api/?X-Request-ID=own")
+        self.assertEqual(answer.every("X-Request-ID"), ["own"])
+
+
+class Pool(ServingTest):
+    """Servers of which one is down."""
+
+    def test_another_one_answers(self) -> None:
+        for options in ("127.0.0.1:1\n        @app", "127.0.0.1:1\n        @app backup"):
+            site = Site(
+                self, f"upstream = pool\nupstream.pool =\n    servers =\n        {options}\n"
+            )
+            self.assertEqual([site.ask("/").status for _ in range(6)], [200] * 6)
+            answer = site.ask("/", method="POST", body=b"x")
+            self.assertEqual(answer.status, 200)
+
+    def test_the_only_one_is_asked_again_at_once(self) -> None:
+        site = Site(self, "upstream = 127.0.0.1:1\n")
+        answers = [site.ask("/") for _ in range(3)]
+        self.assertEqual([answer.status for answer in answers], [503] * 3)
+        self.assertEqual(answers[0].every("Retry-After"), ["60"])
+
+    def test_a_proxy_that_speaks_tcp_says_who_the_client_is_and_nobody_else(self) -> None:
+        site = Site(
+            self, "upstream = @app\nproxy-protocol = true\ntrusted-proxies = 127.0.0.1\n"
+        )
+        with socket.create_connection(("127.0.0.1", site.port), 10) as plain:
+            plain.sendall(
+                b"PROXY TCP4 203.0.113.9 127.0.0.1 5 80\r\nGET / HTTP/1.1\r\nHost: x\r\n"
+                b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n"
+                b"Connection: close\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: plain.recv(4096), b""))
+        seen = json.loads(answer.partition(b"\r\n\r\n")[2])["headers"]
+        self.assertEqual(seen["X-Real-IP"], "203.0.113.9")
+        self.assertEqual(seen["X-Forwarded-For"], "203.0.113.9")
+        self.assertEqual(seen["X-Forwarded-Proto"], "http")
+
+
 class Secure(ServingTest):
     """One site by HTTPS."""
 
@@ -435,6 +569,7 @@ tls = on
 tls-certificate = tls.crt
 tls-key = tls.key
 error-page = sorry.html
+acme-challenge = media
 location.broken =
     upstream = 127.0.0.1:1
 """
@@ -460,6 +595,11 @@ location.broken =
         for tls in (False, True):
             answer = self.site.ask("/a", host="www.shop.example", tls=tls)
             self.assertEqual(answer.every("Location"), ["https://shop.example/a"])
+
+    def test_an_authority_finds_what_it_has_asked_for(self) -> None:
+        for tls in (False, True):
+            answer = self.site.ask("/.well-known/acme-challenge/photo.html", tls=tls)
+            self.assertIn(b"alert", answer.body)
 
     def test_an_unknown_name_gets_no_handshake_and_a_foreign_host_no_site(self) -> None:
         context = ssl.create_default_context()
@@ -554,6 +694,13 @@ upstream.pool =
         answer = self.site.ask("/a?b", headers={"X-Forwarded-Proto": "http"})
         self.assertEqual(answer.status, 301)
         self.assertEqual(answer.every("Location"), ["https://shop.example/a?b"])
+        for path in ("/static/app.css", "/assets/photo.html"):
+            answer = self.site.ask(path, headers={"X-Forwarded-Proto": "http"})
+            self.assertEqual(answer.every("Location"), [f"https://shop.example{path}"])
+        health = self.site.ask("/nginx-health", headers={"X-Forwarded-Proto": "http"})
+        self.assertEqual(health.status, 200)
+        two = self.site.ask("/a", headers={"X-Forwarded-Proto": "https, http"})
+        self.assertEqual(two.status, 200)
 
     def test_an_unknown_host_gets_nothing(self) -> None:
         with self.assertRaises((http.client.RemoteDisconnected, ConnectionResetError)):
@@ -587,6 +734,7 @@ class Certificates(unittest.TestCase):
 
     def test_what_is_wrong_is_said(self) -> None:
         certificate(self.directory, "other", "other.example")
+        certificate(self.directory, "www", "shop.example", "www.shop.example")
         certificate(self.directory, "old", "shop.example", days=-1)
         (self.directory / "text.crt").write_text("no certificate")
         for name, key, wanted in (
@@ -596,10 +744,12 @@ class Certificates(unittest.TestCase):
             ("old.crt", "old.key", "old.crt has expired; have it renewed before you build"),
             ("other.crt", "other.key", "other.crt is not for shop.example"),
             ("text.crt", "good.key", "can't be used"),
+            ("www.crt", "www.key", "www.crt is not for [*].shop.example"),
             ("good.crt", "text.crt", "can't be used"),
         ):
             with self.subTest(name=name, key=key):
-                found = self.complaints(name, key, "shop.example")
+                hosts = ["shop.example", *["*.shop.example"] * name.startswith("www")]
+                found = self.complaints(name, key, *hosts)
                 self.assertEqual(len(found), 1, found)
                 self.assertRegex(found[0], wanted)
 
