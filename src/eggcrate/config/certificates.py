@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from eggcrate.config.nginx_declared import Certificate
+from eggcrate.config.nginx_model import Certificate
 from eggcrate.errors import EggcrateError, SettingsError
 
 # OpenSSL's verify codes (x509_vfy.h) that are no matter of whom a client trusts

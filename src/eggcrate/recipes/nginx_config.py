@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from eggcrate.config import nginx, nginx_declared, references
-from eggcrate.config.nginx_declared import Surroundings
+from eggcrate.config.nginx_model import Surroundings
 from eggcrate.config.nginx_options import MAIN, SITE
 from eggcrate.config.references import Rendered
 from eggcrate.errors import EggcrateError, SettingsError, raise_all

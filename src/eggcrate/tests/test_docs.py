@@ -448,7 +448,7 @@ def messages() -> Iterator[Message]:
                 isinstance(node, ast.Call)
                 and (
                     (isinstance(node.func, ast.Name) and node.func.id in _ERRORS)
-                    or (isinstance(node.func, ast.Attribute) and node.func.attr == "_error")
+                    or (isinstance(node.func, ast.Attribute) and node.func.attr == "error")
                 )
                 and len(node.args) == 2
             ):

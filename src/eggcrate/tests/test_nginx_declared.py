@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 from eggcrate.config import nginx, nginx_declared
-from eggcrate.config.nginx_declared import Surroundings
+from eggcrate.config.nginx_model import Surroundings
 from eggcrate.errors import EggcrateError, SettingsError, SeveralErrors
 from eggcrate.tests.layers import NGINX
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eggcrate.config import certificates, nginx, nginx_declared
-from eggcrate.config.nginx_declared import Surroundings
+from eggcrate.config.nginx_model import Certificate, Surroundings
 from eggcrate.tests.layers import NGINX
 
 _WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -717,7 +717,7 @@ class Certificates(unittest.TestCase):
         certificate(self.directory, "good", "shop.example", "*.shop.example")
 
     def complaints(self, name: str, key: str, *hosts: str) -> list[str]:
-        pair = nginx_declared.Certificate(
+        pair = Certificate(
             str(self.directory / name),
             str(self.directory / key),
             hosts,
