@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
 from eggcrate.image import layers
-from eggcrate.image.layers import DEFAULT_EPOCH, Layer, layer_key, write_layer
+from eggcrate.image.layers import DEFAULT_EPOCH, Layer, layer_key, tar_header, write_layer
 from eggcrate.image.plan import (
     FileEntry,
     FileType,
@@ -232,11 +232,36 @@ class Determinism(Scratch):
     def test_a_digest_that_no_release_may_change_unnoticed(self) -> None:
         # of the uncompressed tar: the bytes of gzip are zlib's.  Raise layers.FORMAT with it.
         entries = plan(file("d/a", b"abc"), symlink("d/l", "a", group="data", reason="t"))
-        self.assertEqual(layers.FORMAT, 2)
+        self.assertEqual(layers.FORMAT, 3)
         self.assertEqual(
             self.write(entries, epoch=DEFAULT_EPOCH).diff_id,
             "sha256:d1b51d4200c90f107190c4c4a2b48c45c2121258ae0e565d9836fad7435be2e3",
         )
+
+
+class Times(unittest.TestCase):
+    """nginx makes an ETag of a file's time and size."""
+
+    def time(self, entry: FileEntry, epoch: int = DEFAULT_EPOCH) -> int:
+        header = tar_header(entry, epoch)
+        return tarfile.TarInfo.frombuf(header, "utf-8", "strict").mtime  # type: ignore[return-value]
+
+    def test_a_file_for_browsers_has_one_that_its_content_says(self) -> None:
+        red, blue = (
+            file("site.css", b"a { color: red1 }"),
+            file("site.css", b"a { color: blue }"),
+        )
+        self.assertEqual(red.size, blue.size)
+        self.assertNotEqual(self.time(red), self.time(blue))
+        self.assertEqual(self.time(red), self.time(file("other.css", b"a { color: red1 }")))
+        half_a_year = range(DEFAULT_EPOCH, DEFAULT_EPOCH + 200 * 86400)
+        self.assertIn(self.time(red), half_a_year)
+
+    def test_all_others_have_one_and_so_has_everything_if_somebody_chose_it(self) -> None:
+        for name in ("a.py", "a.pyc", "a.mo", "a.pt", "a"):
+            self.assertEqual(self.time(file(name)), DEFAULT_EPOCH)
+        self.assertEqual(self.time(symlink("a.css", "b", group="g", reason="r")), DEFAULT_EPOCH)
+        self.assertEqual(self.time(file("a.css"), 1_700_000_000), 1_700_000_000)
 
 
 class Key(unittest.TestCase):
