@@ -38,7 +38,7 @@ RULES = {
     "placeholder": "${NAME}, {{ name }} and the like, which nothing has replaced",
     "capture": "$1 and the like, where no regular expression sets them",
     "include-missing": "an include below the buildout's directory that leads to no file",
-    "file-missing": "a certificate or a password file of the buildout that is not there",
+    "file-missing": "a certificate, password file or error page of the buildout that is absent",
     "alias-traversal": "an alias with a final slash in a location without one",
     "alias-slash": "an alias without a final slash in a location with one",
     "alias-regex": "an alias that uses nothing of its location's regular expression",
@@ -120,6 +120,7 @@ _FILES = re.compile(
     r"ssl_trusted_certificate|ssl_dhparam|ssl_password_file|ssl_crl|ssl_stapling_file|"
     r"proxy_ssl_certificate|proxy_ssl_certificate_key|proxy_ssl_trusted_certificate"
 )
+_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")  # as it stands in a Host header
 _WEAK_CIPHER = re.compile(
     r"(?![!+-])(?:.*[-+])?(?:e?NULL|aNULL|EXP(?:ORT)?\d*|RC[24]|DES|MD5|ADH|AECDH|LOW)(?:[-+].*)?"
 )
@@ -304,6 +305,37 @@ def _files(site: Site) -> Iterator[TemplateError]:
         elif _FILES.fullmatch(one.name) and path != "off" and site.is_missing(path):
             yield TemplateError(
                 f"{one}: {one.name} {path} is not there (file-missing)",
+                "write the file, or have a part make it first, or correct the path, or add "
+                "file-missing to ignore",
+            )
+    yield from _error_pages(site)
+
+
+def _error_pages(site: Site) -> Iterator[TemplateError]:
+    """Error pages that are not there, so that nginx answers 404 instead of the error."""
+    found: dict[Directive, str] = {}
+    for one in site.of("error_page"):
+        server = one.within("server")
+        for block in [server] if server else site.of("server"):
+            for location in block.below():
+                if location.name == "location" and path_of(location) == ("=", one.last):
+                    found[location] = one.last
+    for location, uri in found.items():
+        if location.all("try_files", "return", "rewrite", *nginx_tree.PASSES):
+            continue
+        alias = location.all("alias")
+        roots, sure = site.effective(location, "root")
+        if alias:
+            path = alias[0].first
+        elif roots and sure:
+            path = roots[0].first.rstrip("/") + uri
+        else:
+            continue
+        # one that is relative starts from nginx's own prefix
+        if re.match(r"/[^$]*\Z", path) and "@{" not in path and site.is_missing(path):
+            yield TemplateError(
+                f"{location}: {path}, the page of {uri}, is not there, so the answer to an "
+                f"error would be 404 (file-missing)",
                 "write the file, or have a part make it first, or correct the path, or add "
                 "file-missing to ignore",
             )
@@ -529,7 +561,7 @@ def _servers(site: Site) -> Iterator[TemplateError]:
         for name, one in names:
             if "$" in name or "{" in name or name.startswith("~"):
                 continue
-            if re.search(r"[:/,\s;]", name):
+            if re.search(r"[:/,\s;]", name) and not _IPV6.fullmatch(name):
                 yield TemplateError(
                     f"{one}: server_name {name} is no host's name alone, and no request "
                     f"has such a one (server-name)",

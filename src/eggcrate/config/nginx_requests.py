@@ -23,13 +23,20 @@ from eggcrate.config.nginx_tree import (
 from eggcrate.errors import TemplateError
 
 _YEAR = 31536000
+_SHORT = 120  # characters of a constant answer, such as that of a health check
 _BLOCKS = ("http", "server", "location", "if", "limit_except")
 _TARGET = re.compile(
     r"(?:(?P<scheme>https?|grpcs?)://)?"
     r"(?P<host>unix:[^:]+|\[[^\]]*\]|[^/:?]*)(?::(?P<port>\d+|\$\w+)?)?(?P<uri>.*)",
     re.DOTALL,
 )
+_VIRTUAL_HOST = "/VirtualHostBase/"
 _ADDRESS = re.compile(r"unix:.*|localhost|\[.*\]|\d+\.\d+\.\d+\.\d+")
+# Who is connected, and to what
+_CONNECTED = re.compile(
+    r"(?:realip_)?remote_addr|binary_remote_addr|server_(?:addr|port)|ssl_client_\w+|"
+    r"proxy_protocol_(?:server_)?addr"
+)
 _FORWARDED = re.compile(r"forwarded|x-(?:forwarded-|url-)?(?:proto(?:col)?|scheme|ssl|https)")
 # Where a second one means what it says
 _REPEATABLE = re.compile(
@@ -74,6 +81,8 @@ def _applications(site: Site) -> Iterator[TemplateError]:
         outer = _outer_headers(site, found[0], "proxy_set_header") if found else {}
         location = one.within("location")
         internal = location is not None and bool(location.all("internal"))
+        if _tells_in_the_path(one) or (location is not None and _only_asks(site, location)):
+            continue
         if sure and "host" not in names and "host" not in outer:
             yield TemplateError(
                 f"{one}: {host} is not told which host was asked for, as no "
@@ -88,6 +97,30 @@ def _applications(site: Site) -> Iterator[TemplateError]:
                 f"X-Forwarded-Proto (proxy-proto)",
                 "add proxy_set_header X-Forwarded-Proto $scheme, or add proxy-proto to ignore",
             )
+
+
+def _tells_in_the_path(one: Directive) -> bool:
+    """Whether the path has the scheme and the host, as Zope's VirtualHostMonster reads them."""
+    if _VIRTUAL_HOST in one.first:
+        return True
+    for block in one.up():
+        below = block.below() if block.name == "location" else block.block or ()
+        if any(
+            _VIRTUAL_HOST in word
+            for other in below
+            if other.name in ("rewrite", "set")
+            for word in other.args
+        ):
+            return True
+    return False
+
+
+def _only_asks(site: Site, location: Directive) -> bool:
+    """Whether it is where auth_request asks if a request may pass, and no application."""
+    path = path_of(location)[1]
+    return any(ask.first == path for ask in site.of("auth_request")) and bool(
+        location.all("internal", "proxy_pass_request_body")
+    )
 
 
 def _outer_headers(site: Site, header: Directive, name: str) -> dict[str, Directive]:
@@ -147,13 +180,29 @@ def _headers(site: Site) -> Iterator[TemplateError]:
                 f"what comes after it would be no header (header-newline)",
                 "write the value on one line, or add header-newline to ignore",
             )
-        if one.name == "add_header" and name == "content-type":
+        if one.name == "add_header" and name == "content-type" and _has_a_type(site, one):
             yield TemplateError(
                 f"{one}: add_header Content-Type adds a second one (content-type-header)",
                 "write default_type, or add content-type-header to ignore",
             )
         if one.name == "add_header" and name == "strict-transport-security":
             yield from _hsts(site, one)
+
+
+def _has_a_type(site: Site, one: Directive) -> bool:
+    """Whether nginx sends a Content-Type beside the one of an add_header."""
+    assert one.parent is not None
+    if any(other.first == "204" for other in one.parent.all("return")):
+        return False
+    default, _ = site.effective(one.parent, "default_type")
+    if default and not default[0].first and one.parent.all("return"):
+        return False
+    hidden = (
+        other.first.lower()
+        for name in PASSES
+        for other in site.effective(one.parent, name.replace("_pass", "_hide_header"))[0]
+    )
+    return "content-type" not in hidden
 
 
 def _hsts(site: Site, one: Directive) -> Iterator[TemplateError]:
@@ -180,23 +229,65 @@ def _trust(site: Site) -> Iterator[TemplateError]:
                 "name the addresses of your proxy alone, or add trust-everybody to ignore",
             )
     for one in site.of("proxy_set_header", "grpc_set_header"):
-        name, value = one.first.lower(), one.last.lower()
-        sent = {
-            name for name in variables(value) if name.startswith(("http_", "arg_", "cookie_"))
-        }
-        if name == "host" and sent - {"http_host"}:
+        name = one.first.lower()
+        if name == "host" and _sent(site, one, "") - {"http_host"}:
             yield TemplateError(
                 f"{one}: Host is {one.last}, which every client can choose (host-spoofed)",
                 "write $host, or add host-spoofed to ignore",
             )
         header = "http_" + name.replace("-", "_")
-        if re.match(r"x-forwarded-|x-real-ip$", name) and sent & {header}:
+        if re.match(r"x-forwarded-|x-real-ip$", name) and header in _sent(site, one, header):
             yield TemplateError(
                 f"{one}: {one.first} is passed on as the client sent it, and everybody can "
                 f"send it (forwarded-spoofed)",
                 "write $scheme, $remote_addr or $host, or a map that asks whether the "
                 "proxy is yours, or add forwarded-spoofed to ignore",
             )
+
+
+def _sent(site: Site, one: Directive, header: str) -> set[str]:
+    """The variables with what clients send of which a value is made, also by maps and set.
+
+    A map of nothing but ``header`` is the header, whatever its values.
+    """
+    found: set[str] = set()
+    seen: set[str] = set()
+    left = variables(one.last)
+    while left - seen:
+        name = (left - seen).pop()
+        seen.add(name)
+        if name.startswith(("http_", "arg_", "cookie_")):
+            found.add(name)
+        elif (used := site.maps.get("$" + name)) and not _knows_the_client(site, used.first):
+            if header and variables(used.first) == {header}:
+                found.add(header)
+            left |= variables(" ".join(entry.last for entry in used.block or ()))
+        for other in site.of("set"):
+            if other.first.lower() != f"${name}" or not _same_server(one, other):
+                continue
+            asked = other.within("if")
+            if asked is None or not _knows_the_client(site, " ".join(asked.args)):
+                left |= variables(other.last)
+    return found
+
+
+def _same_server(one: Directive, other: Directive) -> bool:
+    servers = (one.within("server"), other.within("server"))
+    return None in servers or servers[0] is servers[1]
+
+
+def _knows_the_client(site: Site, text: str) -> bool:
+    """Whether variables say who is connected, which nobody chooses."""
+    known = {one.last.lower() for one in site.of("geo")}
+    left, seen = variables(text), set[str]()
+    while left - seen:
+        name = (left - seen).pop()
+        seen.add(name)
+        if f"${name}" in known or _CONNECTED.fullmatch(name):
+            return True
+        if used := site.maps.get("$" + name):
+            left |= variables(used.first)
+    return False
 
 
 def _targets(site: Site) -> Iterator[TemplateError]:
@@ -405,13 +496,16 @@ def _access(site: Site) -> Iterator[TemplateError]:
                 "add deny all after it, or add allow-without-deny to ignore",
             )
         passwords = [one for one in block.all("auth_basic") if one.first != "off"]
-        asked = [*allows, *denies, *passwords]
+        # allow all alone says that there are no limits
+        some = denies or any(one.first != "all" for one in allows)
+        asked = [*(allows if some else ()), *denies, *passwords]
         if asked and any(not re.fullmatch(r"4\d\d", one.first) for one in returns):
             yield TemplateError(
                 f"{returns[0]}: return answers before {asked[0].name} is looked at "
                 f"(return-bypasses-allow)",
                 "answer with a file or try_files, or add return-bypasses-allow to ignore",
             )
+    yield from _returns_below_limits(site)
     for one in site.of("auth_basic", "auth_basic_user_file"):
         other = {"auth_basic": "auth_basic_user_file"}.get(one.name, "auth_basic")
         found, sure = site.effective(one.parent, other)
@@ -435,6 +529,40 @@ def _access(site: Site) -> Iterator[TemplateError]:
                 "add allow with the addresses that may, and deny all, or add status-open "
                 "to ignore",
             )
+
+
+def _returns_below_limits(site: Site) -> Iterator[TemplateError]:
+    """What a location gives away that blocks around it keep for some."""
+    for one in site.of("return"):
+        block = one.parent
+        if block is None or block.name != "location" or _is_for_all(block, one):
+            continue
+        if block.all("allow", "deny", "auth_basic"):
+            continue  # it has limits of its own, or says that it has none
+        for outer in block.up():
+            limits = [limit for limit in outer.all("deny") if limit.first == "all"]
+            limits += [limit for limit in outer.all("auth_basic") if limit.first != "off"]
+            if limits:
+                yield TemplateError(
+                    f"{one}: return answers before {limits[0].name} of {limits[0]} is looked "
+                    f"at (return-bypasses-allow)",
+                    "answer with a file or try_files, or write allow all into the location "
+                    "if everybody may see it, or add return-bypasses-allow to ignore",
+                )
+                break
+            if outer.unread or outer.all("allow", "deny", "auth_basic"):
+                break
+
+
+def _is_for_all(location: Directive, one: Directive) -> bool:
+    """Whether a return gives away nothing: codes, other places, a word such as ``ok``."""
+    kind, path = path_of(location)
+    if not re.fullmatch(r"20[0-35-9]", one.first) or location.all("internal"):
+        return True
+    if path.startswith("@") or re.match(r"\^?/\\?\.well-known/", path):
+        return True
+    text = one.last if len(one.args) > 1 else ""
+    return kind == "=" and "$" not in text and len(text) <= _SHORT
 
 
 TOPICS = (

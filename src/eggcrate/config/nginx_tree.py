@@ -147,9 +147,9 @@ def read(
 
     Among the errors are those of which only crossplane knows.
     """
-    reader = _Reader(output.parent, directory, shown)
+    reader = _Reader(output, directory, shown)
     root = Directive("", (), rendered, 1, (), (), None, [])
-    reader.read(rendered, root, 0)
+    reader.read(rendered, root)
     if reader.errors:
         # what comes after the first one is often its consequence
         return Tree(root, None, tuple(reader.errors[:1]), sound=False)
@@ -162,7 +162,7 @@ def read(
             if not any(_misplaced(root, one, arguments=arguments))
         )
         context = next(fits, None)
-    errors = [*_run_together(root)]
+    errors = [*reader.circles, *_run_together(root)]
     if context is not None:
         places = {error.what.partition(": ")[0] for error in errors}
         for error in _misplaced(root, context, arguments=True):
@@ -176,31 +176,37 @@ def read(
 class _Reader:
     def __init__(
         self,
-        start: pathlib.Path,
+        output: pathlib.Path,
         directory: pathlib.Path,
         shown: Callable[[pathlib.Path], str],
     ) -> None:
-        self._start = start
+        self._output = output
         self._directory = directory
         self._shown = shown
         self.errors: list[TemplateError] = []
+        self.circles: list[TemplateError] = []
+        # the files that are being read, and what has included each
+        self._open: list[tuple[str, Directive | None]] = [(os.path.realpath(output), None)]
 
-    def read(self, source: Rendered, into: Directive, depth: int) -> None:
+    def read(self, source: Rendered, into: Directive) -> None:
         """Put a file's directives into a block."""
         from crossplane.errors import NgxParserSyntaxError
 
         tokens = _tokens(source.text)
         try:
-            self._fill(tokens, source, into, depth)
+            self._fill(tokens, source, into)
             if next(tokens, None) is not None:
                 raise NgxParserSyntaxError('unexpected "}"', None, source.text.count("\n") + 1)
         except NgxParserSyntaxError as error:
             # what it can't read may be another language, and right
             if not re.search(r"_by_lua_block|\bperl(?:_set)?\b.*\bsub\b", source.text):
                 line = error.lineno or source.text.count("\n") + 1
+                what = error.strerror
+                if what.startswith("unexpected end of file") and (opened := _unclosed(source)):
+                    line, what = opened[1], f'the "{{" of {_short(opened[0])} has no "}}"'
                 self.errors.append(
                     TemplateError(
-                        f"{source.where(line)}: {error.strerror} (structure)",
+                        f"{source.where(line)}: {what} (structure)",
                         "look for a brace, a quote or a semicolon that is missing or too much "
                         "above it, or add structure to ignore",
                     )
@@ -211,7 +217,6 @@ class _Reader:
         tokens: Iterator[tuple[str, int, bool]],
         source: Rendered,
         into: Directive,
-        depth: int,
     ) -> None:
         assert into.block is not None
         for name, line, quoted in tokens:
@@ -220,7 +225,7 @@ class _Reader:
             if not quoted and name in "{;":
                 self._wrong(source, line, f'unexpected "{name}"')
                 if name == "{":
-                    self._fill(tokens, source, dataclasses.replace(into, block=[]), depth)
+                    self._fill(tokens, source, dataclasses.replace(into, block=[]))
                 continue
             words: list[tuple[str, int, bool]] = []
             end = ""
@@ -241,12 +246,12 @@ class _Reader:
             )
             into.block.append(directive)
             if end == "{":
-                self._fill(tokens, source, directive, depth)
+                self._fill(tokens, source, directive)
             elif end != ";":
                 self._wrong(source, line, f'{_short(name)} is not terminated by ";"')
                 return
             elif name == "include" and len(words) == 1 and into.name not in DATA - {"types"}:
-                self._include(directive, into, depth)
+                self._include(directive, into)
 
     def _wrong(self, source: Rendered, line: int, what: str) -> None:
         self.errors.append(
@@ -257,22 +262,45 @@ class _Reader:
             )
         )
 
-    def _include(self, directive: Directive, into: Directive, depth: int) -> None:
+    def _include(self, directive: Directive, into: Directive) -> None:
+        start = self._output.parent
         paths = [
             path
-            for path in matches(directive.first, self._start)
+            for path in matches(directive.first, start)
             if path.is_relative_to(self._directory)
         ]
-        if (not paths or depth == _DEEPEST) and not _KNOWN.search(directive.first):
+        pattern = os.path.normpath(start / directive.first)
+        if self._output not in paths and self._output.match(pattern):
+            paths.append(self._output)  # it is about to be written
+        deep = len(self._open) > _DEEPEST
+        if (not paths or deep) and not _KNOWN.search(directive.first):
             into.unread.append(directive)
-        for path in paths if depth < _DEEPEST else ():
+        for path in paths if not deep else ():
+            real = os.path.realpath(path)
+            around = dict(self._open)
+            if real in around:
+                self._circle(directive, path, around[real])
+                continue
             try:
                 text = path.read_bytes().decode("utf-8")
             except (OSError, UnicodeDecodeError):
                 into.unread.append(directive)
                 continue
             lines = tuple(range(1, text.count("\n") + 2))
-            self.read(Rendered(self._shown(path), text, lines), into, depth + 1)
+            self._open.append((real, directive))
+            self.read(Rendered(self._shown(path), text, lines), into)
+            self._open.pop()
+
+    def _circle(self, last: Directive, path: pathlib.Path, first: Directive | None) -> None:
+        included = f"which {first} has included" if first else "the file of this very text"
+        self.circles.append(
+            TemplateError(
+                f"{last}: include {last.first} leads back to {self._shown(path)}, {included}, "
+                f"and nginx would read on until it crashes (structure)",
+                "take the include out, or name the files without this one, or add structure "
+                "to ignore",
+            )
+        )
 
 
 def matches(pattern: str, start: pathlib.Path) -> list[pathlib.Path]:
@@ -313,6 +341,36 @@ def _tokens(text: str) -> Iterator[tuple[str, int, bool]]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(name)
+
+
+def _unclosed(source: Rendered) -> tuple[str, int] | None:
+    """The name and the line of the block that is likely the one without its end.
+
+    That is one whose end would stand further left than itself, or else the innermost one.
+    """
+    from crossplane.errors import NgxParserSyntaxError
+
+    lines = source.text.split("\n")
+
+    def indent(line: int) -> int:
+        return len(lines[line - 1]) - len(lines[line - 1].lstrip())
+
+    blocks: list[tuple[str, int]] = []
+    words: list[tuple[str, int]] = []
+    with contextlib.suppress(NgxParserSyntaxError):
+        for word, line, quoted in _tokens(source.text):
+            if quoted or word not in ("{", "}", ";"):
+                words.append((word, line))
+                continue
+            if word == "{":
+                blocks.append(words[0] if words else (word, line))
+            elif word == "}" and blocks:
+                alone = lines[line - 1].lstrip().startswith("}")
+                if alone and indent(line) < indent(blocks[-1][1]):
+                    return blocks[-1]
+                blocks.pop()
+            words = []
+    return blocks[-1] if blocks else None
 
 
 def _contexts(
