@@ -103,9 +103,12 @@ class Runtime:
         text = _FROM.sub("", text)
         sections = list(self._buildout.keys())
         if section not in sections:
+            near = difflib.get_close_matches(section, sorted(sections), 1)
             raise SettingsError(
                 f"[{self._section}] {name} is an option of [{section}], which there is not",
-                f"add [{section}], or write from=SECTION:OPTION behind the type",
+                f"write from={near[0]}:{option}, the nearest name there is"
+                if near
+                else f"add [{section}], or write from=SECTION:OPTION behind the type",
             )
         default = self._buildout[section].get(option)
         if default is None and "required" not in text.split():
@@ -299,15 +302,23 @@ def _literals(one: str, other: str, pairs: Sequence[tuple[str, str]]) -> list[st
     """What two texts share around the places where they differ by a pair of values."""
     literals: list[str] = []
     start = at = there = 0
+    # where a value that begins like the other one (1 and 12) might have been a place as well
+    others: list[tuple[int, int, int, int]] = []
     while at < len(one) or there < len(other):
+        same = one[at : at + 1] == other[there : there + 1]
         for first, second in pairs:
             if one.startswith(first, at) and other.startswith(second, there):
+                if same:
+                    others.append((len(literals), start, at, there))
                 literals.append(one[start:at])
                 at, there = at + len(first), there + len(second)
                 start = at
                 break
         else:
-            if one[at : at + 1] != other[there : there + 1]:
-                return None
+            if not same:
+                if not others:
+                    return None
+                number, start, at, there = others.pop()
+                del literals[number:]
             at, there = at + 1, there + 1
     return [*literals, one[start:]]
