@@ -9,11 +9,14 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
 from eggcrate.image.store import Store, default_root, replacing
 from eggcrate.settings import ImageSettings, read
+
+if TYPE_CHECKING:
+    from eggcrate.runtime.variables import Settings
 
 _Command = Callable[[argparse.Namespace, ImageSettings, Store], int]
 
@@ -23,7 +26,7 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
 
     ``location`` is the part's directory, in which buildout has left ``settings.json``.
     0 is done, 1 an error that has been said, 2 wrong arguments; ``verify`` and ``why`` use 1
-    for no.
+    for no, ``settings`` 78 for customers whose containers would not start.
     """
     parser = _parser(name)
     options = parser.parse_args(arguments)
@@ -58,6 +61,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         "parts have made is taken as it lies.",
         epilog=f"Each command has its own help: {name} COMMAND --help",
     )
+    parser.set_defaults(prog=name)
     parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -91,6 +95,18 @@ def _parser(name: str) -> argparse.ArgumentParser:
     sbom.add_argument("--layer", type=int, metavar="N", help="only the N-th layer")
     rebase = add("rebase", _rebase, "put the layers on Debian's packages as they are today")
     rebase.add_argument("--base", metavar="SUITE", help="another release of Debian")
+    fleet = add("settings", _settings, "check many customers' runtime settings at once")
+    fleet.add_argument(
+        "file",
+        nargs="?",
+        help="a TOML file that has a table of variables for each customer; without it the "
+        "command prints what can be set",
+    )
+    fleet.add_argument(
+        "--output",
+        metavar="DIR",
+        help="write each customer's files to DIR/CUSTOMER, by their paths in the image",
+    )
     cache = add("cache", _cache, "show what the cache of all buildouts holds")
     cache.add_argument("action", nargs="?", choices=("show", "prune"), default="show")
     cache.add_argument(
@@ -306,6 +322,50 @@ def _rebase(options: argparse.Namespace, settings: ImageSettings, store: Store) 
     if not options.quiet:
         print(summary(outcome))
     return 0
+
+
+def _settings(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate import fleet
+    from eggcrate.runtime import variables
+    from eggcrate.runtime.start import EX_CONFIG
+
+    known = _known_settings(settings, store)
+    if options.file is None:
+        if options.output:
+            raise PlanError("there are no customers to write files for", "name a file")
+        _print(variables.table(known))
+        return 0
+    customers = fleet.read(pathlib.Path(options.file))
+    checked = fleet.check(known, customers)
+    for warning in checked.warnings:
+        print(f"{options.prog}: warning: {warning}", file=sys.stderr)
+    for problem in checked.problems:
+        print(f"{options.prog}: {problem}", file=sys.stderr)
+    if checked.problems:
+        return EX_CONFIG
+    if options.output:
+        fleet.write(known, checked.values, pathlib.Path(options.output))
+    if not options.quiet:
+        many = len(checked.values)
+        print(f"{many} customer{'s' * (many != 1)}: nothing is wrong")
+    return 0
+
+
+def _known_settings(settings: ImageSettings, store: Store) -> Settings:
+    """The runtime settings that are in the last image."""
+    from eggcrate.build import last
+    from eggcrate.image.layers import content
+    from eggcrate.payload.settings import loaded
+    from eggcrate.planning import SETTINGS_FILE
+
+    for layer in last(settings, store).layers:
+        for entry in layer.plan.entries:
+            if entry.path == SETTINGS_FILE:
+                return loaded(content(entry, layer, store))
+    raise PlanError(
+        "the image has no runtime settings",
+        "declare some in the section runtime of buildout.cfg, and run bin/buildout",
+    )
 
 
 def _cache(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:

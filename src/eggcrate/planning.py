@@ -48,12 +48,14 @@ from eggcrate.transports import deb, debian
 logger = logging.getLogger(__name__)
 
 RUN_DIRECTORY = "/run/eggcrate"
-_RUNTIME = "usr/lib/eggcrate"
+_RUNTIME = payload_settings.RUNTIME
 # the runtime package of this machine, which a configuration or script may name
 _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 # zc.buildout writes real paths into scripts
 _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
 _SETTINGS = ".settings"
+#: what PID 1 has to know of runtime settings, in the image
+SETTINGS_FILE = f"{_RUNTIME}/settings/{payload_settings.FILE}"
 _STARTS = "starts the container"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 
 from eggcrate.errors import PlanError
@@ -15,8 +16,12 @@ from eggcrate.runtime.variables import Document, Piece, Settings
 
 #: the image's label that says what can be set, as JSON
 LABEL = "eggcrate.settings"
-# where the address that is asked for health would be; a docker-image part's settings have it
-HEALTHCHECK = "/usr/lib/eggcrate/healthcheck"
+#: where an image has what eggcrate adds
+RUNTIME = "usr/lib/eggcrate"
+#: where the address that is asked for health would be; the image's own settings have it
+HEALTHCHECK = f"/{RUNTIME}/healthcheck"
+#: the file for PID 1, in its directory
+FILE = "settings.json"
 _REASON = "what an environment variable may change"
 
 
@@ -31,6 +36,16 @@ def read(paths: Iterable[pathlib.Path]) -> Settings | None:
         raise PlanError(
             "; ".join(error.problems), "run bin/buildout, which writes these files"
         ) from error
+
+
+def loaded(data: bytes) -> Settings:
+    """The settings that an image has, from the bytes of its file."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        file.write(data)
+        file.flush()
+        found = read([pathlib.Path(file.name)])
+    assert found is not None
+    return found
 
 
 def relocated(
@@ -75,7 +90,7 @@ def entries(
 ) -> Iterator[FileEntry]:
     """The file for PID 1 below ``place``, and links where the documents would be."""
     data = variables.dumped(settings).encode("utf-8", "surrogateescape")
-    yield bytes_file(f"{place}/settings.json", data, group="configuration", reason=_REASON)
+    yield bytes_file(f"{place}/{FILE}", data, group="configuration", reason=_REASON)
     for document in settings.documents:
         if document.path.strip("/") in known:
             yield symlink(

@@ -17,9 +17,10 @@ BELOW = ("environments", "payload", "transports", "image", "runtime", "errors")
 # What each part of the package may import of the others.
 ALLOWED = {
     "recipes": {"console", "build", "settings", "config", *BELOW},
-    "console": {"build", "planning", "settings", *BELOW},
+    "console": {"build", "fleet", "planning", "settings", *BELOW},
     "build": {"planning", "record", "settings", "image", "payload", "errors"},
     "planning": {"record", "settings", "config", *BELOW},
+    "fleet": {"runtime", "errors"},
     "record": {"payload", "image", "runtime", "errors"},
     "settings": {"payload", "image", "runtime", "errors"},
     "config": {"image", "runtime", "errors"},

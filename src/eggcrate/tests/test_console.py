@@ -24,13 +24,14 @@ from eggcrate.image.oci import reference
 from eggcrate.image.store import Store
 from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.site import Site
+from eggcrate.runtime.variables import Document, Piece, Setting, Settings, dumped
 from eggcrate.settings import ImageSettings, document, this_platform
 from eggcrate.tests.test_record import KEY, PROGRAM, Buildout
 from eggcrate.tests.validator import validate
 
 COMMANDS = (
     *("build", "plan", "why", "diff", "report"),
-    *("verify", "save", "sbom", "rebase", "cache"),
+    *("verify", "save", "sbom", "rebase", "settings", "cache"),
 )
 
 # ``bin/image`` in a process of its own
@@ -96,6 +97,7 @@ class Words(unittest.TestCase):
         for words in (
             *((), ("bild",), ("build", "--fast"), ("why",), ("save",), ("save", "a", "b")),
             *(("sbom", "--layer", "x"), ("sbom", "--format", "x"), ("cache", "x")),
+            *(("settings", "a", "b"), ("settings", "--output")),
             *(("rebase", "--base"), ("plan", "x"), ("diff", "x"), ("report", "a", "b")),
         ):
             code, _, said = self.run_main(*words)
@@ -110,6 +112,7 @@ class Words(unittest.TestCase):
             ("verify",),
             ("sbom",),
             ("rebase",),
+            ("settings",),
         ):
             code, printed, said = self.run_main(*words)
             self.assertEqual((code, printed), (1, ""), words)
@@ -583,3 +586,94 @@ class Commands(Buildout):
                 f"bin/image: {path} is not of this release, or not whole; run bin/buildout, "
                 "which writes it\n",
             )
+
+    # settings
+
+    def declare(self) -> None:
+        """Have the image know a port, a list and a secret; app.ini has the first two."""
+        port = Setting("port", "port", "PORT", "8080", "1024")
+        names = Setting("server_name", "hostnames", "SERVER_NAME", "localhost")
+        where = os.fspath(self.path("parts/conf/app.ini"))
+        pieces = (f"# {where}\nport = ", Piece(port, "word"), "\n", Piece(names, "word"), "\n")
+        known = Settings(
+            (port, names), ("SECRET_KEY",), (Document(where, 0o644, "plain", pieces),)
+        )
+        self.write("parts/conf/app.ini", f"# {where}\nport = 8080\nlocalhost\n")
+        (self.directory / "parts/.settings").mkdir()
+        self.write("parts/.settings/conf.json", dumped(known))
+        self.run_image("build")
+
+    def test_what_can_be_set(self) -> None:
+        self.declare()
+        printed, said = self.run_image("settings")
+        self.assertEqual(
+            printed,
+            "VARIABLE     TYPE           DEFAULT\n"
+            "PORT         port min=1024  8080\n"
+            "SERVER_NAME  hostnames      localhost\n"
+            "SECRET_KEY   secret\n",
+        )
+        self.assertEqual(said, "")
+        # of the image, whatever has become of the buildout
+        self.write("parts/.settings/conf.json", "{}")
+        self.assertEqual(self.run_image("settings")[0], printed)
+
+    def test_an_image_without_settings(self) -> None:
+        self.run_image("build")
+        _, said = self.run_image("settings", code=1)
+        self.assertEqual(
+            said,
+            "bin/image: the image has no runtime settings; declare some in the section runtime "
+            "of buildout.cfg, and run bin/buildout\n",
+        )
+
+    def test_customers(self) -> None:
+        self.declare()
+        self.write(
+            "customers.toml",
+            '[acme]\nPORT = 9000\nSECRET_KEY = "x$y"\n[nobody]\n[other]\n'
+            'SERVER_NAME = "a.example,b.example"\nSEVER_NAME = ""\nPROT = 1\n',
+        )
+        printed, said = self.run_image("settings", "customers.toml", "--output", "out")
+        self.assertEqual(printed, "3 customers: nothing is wrong\n")
+        self.assertEqual(
+            said,
+            "bin/image: warning: [other] PROT is set, which means nothing here; was it to be "
+            "PORT?\n",
+        )
+        name = "srv/app/parts/conf/app.ini"
+        found = {
+            str(path.relative_to(self.directory / "out")): path.read_text()
+            for path in (self.directory / "out").rglob("*")
+            if path.is_file()
+        }
+        self.assertEqual(
+            found,
+            {
+                f"acme/{name}": f"# /{name}\nport = 9000\nlocalhost\n",
+                f"nobody/{name}": f"# /{name}\nport = 8080\nlocalhost\n",
+                f"other/{name}": f"# /{name}\nport = 8080\na.example b.example\n",
+            },
+        )
+        self.assertEqual(self.run_image("-q", "settings", "customers.toml")[0], "")
+
+    def test_customers_that_would_not_start(self) -> None:
+        self.declare()
+        self.write("customers.toml", "[acme]\nPORT = 80\n[other]\nSERVER_NAME = 'a b_'\n")
+        printed, said = self.run_image("settings", "customers.toml", "--output", "out", code=78)
+        self.assertEqual(printed, "")
+        self.assertRegex(
+            said,
+            r"\Abin/image: \[acme\] PORT must be a port number, 1024 to 65535\n"
+            r"bin/image: \[other\] SERVER_NAME must be .*\n\Z",
+        )
+        self.assertFalse((self.directory / "out").exists())
+        for text, words in (("[acme", "is no TOML: "), (None, "can't be read: No such file")):
+            self.path("customers.toml").unlink()
+            if text:
+                self.write("customers.toml", text)
+                text = None
+            _, said = self.run_image("settings", "customers.toml", code=1)
+            self.assertIn(words, said)
+        _, said = self.run_image("settings", "--output", "out", code=1)
+        self.assertIn("there are no customers", said)
