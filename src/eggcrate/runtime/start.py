@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 # sysexits.h: a configuration error; and what a shell says of a program that it can't run
 EX_CONFIG = 78
+FAILED = 1
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 # what a shell says of a program that a signal has ended, less the signal's number
@@ -54,8 +55,9 @@ def run_directory_problem(path: str) -> str | None:
 def start(run_directory: str, command: Sequence[str], *, needed: bool = True) -> int:
     """Become ``command``; come back only with the exit code of a failure.
 
-    The codes are 78 (configuration), 127 (no such program), 126 (not executable).  Unless the
-    run directory is ``needed``, a command does without where it can't be made.
+    The codes are 78 (configuration), 1 (a port that is taken), 127 (no such program), 126 (not
+    executable).  Unless the run directory is ``needed``, a command does without where it can't
+    be made.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
     settings = _SETTINGS if os.path.isdir(_SETTINGS) else ""
@@ -71,13 +73,16 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
             os.environ["HOME"] = run_directory
     elif needed or settings:
         return _complain(problem, EX_CONFIG)
-    if settings and apply(settings, run_directory) is None:
+    documents = apply(settings, run_directory) if settings else {}
+    if documents is None:
         return EX_CONFIG
     sys.stdout.flush()
     # Python ignores these two; a command would inherit that, and so would all that it starts
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     supervisor = _supervisor(command)
+    if supervisor is not None and (taken := _taken(documents)):
+        return _complain(f"{taken}; stop the other program, or set another port", FAILED)
     if supervisor is None:
         if early := sorted(signal.sigpending() & _WAITING):
             return int(SIGNALLED + early[-1])
@@ -152,6 +157,35 @@ def apply_here(settings: str, run_directory: str, configuration: str) -> str | N
     if documents is None:
         return None
     return documents.get(os.path.abspath(configuration), configuration)
+
+
+def _taken(documents: Mapping[str, str]) -> str:
+    """What is wrong with the ports that nginx is to listen on.
+
+    nginx itself tries for seconds, its test says nothing, and a supervisor starts it again.
+    """
+    import _socket  # what socket adds takes milliseconds to import
+    import errno
+    import re
+
+    for path in documents.values():
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        for found in re.finditer(r"^\s*listen\s+(?:([\d.]+):)?(\d+)\b([^;\n]*);", text, re.M):
+            address, port, options = found.groups()
+            if "reuseport" in options or "quic" in options:
+                continue
+            probe = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+            try:
+                probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+                probe.bind((address or "0.0.0.0", int(port)))  # noqa: S104 - as nginx does
+                probe.listen(1)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return f"port {port} is taken already"
+            finally:
+                probe.close()
+    return ""
 
 
 def _show(directory: str) -> int:
