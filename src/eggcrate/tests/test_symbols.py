@@ -193,7 +193,7 @@ class Places(Case):
             self.assertIn(line, changed)
         for gone in ("listen 8080", "shop.example", "10m;", "10.0.0.0", "hello"):
             self.assertNotIn(gone, changed)
-        self.assertIn('"" no-referrer;', changed)
+        self.assertIn('"~[|]$" no-referrer;', changed)
 
     def test_declared_circus(self) -> None:
         self.sample.run(
