@@ -300,6 +300,8 @@ def _pairs(setting: Setting, examples: Sequence[str]) -> tuple[tuple[str, str], 
 
 def _literals(one: str, other: str, pairs: Sequence[tuple[str, str]]) -> list[str] | None:
     """What two texts share around the places where they differ by a pair of values."""
+    if len(pairs) == 1 and (parts := one.split(pairs[0][0])) == other.split(pairs[0][1]):
+        return parts  # neither value stands anywhere else, as it is nearly always
     literals: list[str] = []
     start = at = there = 0
     # where a value that begins like the other one (1 and 12) might have been a place as well
