@@ -37,6 +37,7 @@ _CONNECTED = re.compile(
     r"(?:realip_)?remote_addr|binary_remote_addr|server_(?:addr|port)|ssl_client_\w+|"
     r"proxy_protocol_(?:server_)?addr"
 )
+_HOST = re.compile(r"host|forwarded|x-(?:forwarded|original)-host")
 _FORWARDED = re.compile(r"forwarded|x-(?:forwarded-|url-)?(?:proto(?:col)?|scheme|ssl|https)")
 # Where a second one means what it says
 _REPEATABLE = re.compile(
@@ -44,6 +45,7 @@ _REPEATABLE = re.compile(
     r"www-authenticate|content-security-policy-report-only|permissions-policy|warning|"
     r"via|x-robots-tag"
 )
+_EQUALS = re.compile(r"\(? *(\$\w+) = (.*?) *\)?")
 _HARMLESS_IN_IF = re.compile(
     r"return|rewrite|set|break|limit_rate\w*|access_log|expires|rewrite_log|\w*_by_lua\w*|"
     r"more_\w+|uninitialized_variable_warn|default_type|error_page|include"
@@ -83,7 +85,7 @@ def _applications(site: Site) -> Iterator[TemplateError]:
         internal = location is not None and bool(location.all("internal"))
         if _tells_in_the_path(one) or (location is not None and _only_asks(site, location)):
             continue
-        if sure and "host" not in names and "host" not in outer:
+        if sure and not any(_HOST.fullmatch(name) for name in (*names, *outer)):
             yield TemplateError(
                 f"{one}: {host} is not told which host was asked for, as no "
                 f"proxy_set_header sets Host (proxy-host)",
@@ -195,7 +197,9 @@ def _has_a_type(site: Site, one: Directive) -> bool:
     if any(other.first == "204" for other in one.parent.all("return")):
         return False
     default, _ = site.effective(one.parent, "default_type")
-    if default and not default[0].first and one.parent.all("return"):
+    types, _ = site.effective(one.parent, "types")
+    untyped = one.parent.all("return") or (types and not types[0].block)
+    if default and not default[0].first and untyped:
         return False
     hidden = (
         other.first.lower()
@@ -408,22 +412,42 @@ def _websockets(site: Site) -> Iterator[TemplateError]:
 
 def _ifs(site: Site) -> Iterator[TemplateError]:
     for block in site.of("if"):
-        children = block.block or []
-        ends = any(
-            one.name == "return"
-            or (one.name == "rewrite" and one.last in ("last", "redirect", "permanent"))
-            for one in children
-        )
-        if ends or block.parent is None or block.parent.name != "location":
+        if _ends(block) or block.parent is None or block.parent.name != "location":
             continue
-        for one in children:
-            if not _HARMLESS_IN_IF.fullmatch(one.name):
-                yield TemplateError(
-                    f"{one}: {one.name} in an if of a location makes nginx forget other "
-                    f"directives of the location (if-in-location)",
-                    "take its value from a map, or have the if return, rewrite or set, or "
-                    "add if-in-location to ignore",
-                )
+        for one in block.block or ():
+            if _HARMLESS_IN_IF.fullmatch(one.name):
+                continue
+            if one.name == "add_header" and _counts_alone(block, block.parent):
+                continue
+            yield TemplateError(
+                f"{one}: {one.name} in an if of a location makes nginx forget other "
+                f"directives of the location (if-in-location)",
+                "take its value from a map, or have the if return, rewrite or set, or "
+                "add if-in-location to ignore",
+            )
+
+
+def _ends(block: Directive) -> bool:
+    """Whether an if answers, or sends the request elsewhere."""
+    return any(
+        one.name == "return"
+        or (one.name == "rewrite" and one.last in ("last", "redirect", "permanent"))
+        for one in block.block or ()
+    )
+
+
+def _counts_alone(block: Directive, location: Directive) -> bool:
+    """Whether an if takes nothing away: no try_files, and no other if that may hold, too."""
+    if location.all("try_files"):
+        return False
+    ours = _EQUALS.fullmatch(" ".join(block.args))
+    for other in location.all("if"):
+        if other is block or _ends(other):
+            continue
+        theirs = _EQUALS.fullmatch(" ".join(other.args))
+        if not ours or not theirs or ours[1] != theirs[1] or ours[2] == theirs[2]:
+            return False
+    return True
 
 
 def _redirects(site: Site) -> Iterator[TemplateError]:

@@ -39,7 +39,9 @@ _CONTEXTS: tuple[tuple[str, ...], ...] = (
     (),
 )
 # crossplane has older rules for these, and its own tables of arguments for modules
-_ELSEWHERE = re.compile(r"include|resolver(?:_timeout)?|js_\w+|perl\w*|\w*_by_lua\w*|otel_\w+")
+_ELSEWHERE = re.compile(
+    r"include|resolver(?:_timeout)?|sticky|js_\w+|perl\w*|\w*_by_lua\w*|otel_\w+"
+)
 # Directives that crossplane doesn't know, and that are almost others
 _ALMOST = re.compile(r"keepalive_time|subs_filter\w*|lua_\w+")
 # What everybody has, and nothing in it counts here
@@ -344,7 +346,7 @@ def _tokens(text: str) -> Iterator[tuple[str, int, bool]]:
 
 
 def _unclosed(source: Rendered) -> tuple[str, int] | None:
-    """The name and the line of the block that is likely the one without its end.
+    """The words and the line of the block that is likely the one without its end.
 
     That is one whose end would stand further left than itself, or else the innermost one.
     """
@@ -363,7 +365,8 @@ def _unclosed(source: Rendered) -> tuple[str, int] | None:
                 words.append((word, line))
                 continue
             if word == "{":
-                blocks.append(words[0] if words else (word, line))
+                opened = " ".join(text for text, _ in words)
+                blocks.append((opened or word, words[0][1] if words else line))
             elif word == "}" and blocks:
                 alone = lines[line - 1].lstrip().startswith("}")
                 if alone and indent(line) < indent(blocks[-1][1]):
@@ -421,6 +424,8 @@ def _run_together(root: Directive) -> Iterator[TemplateError]:
         for word, line, quoted in zip(
             directive.args, directive.lines, directive.quoted, strict=True
         ):
+            if (directive.name, word) == ("rewrite", "break"):
+                continue  # a flag of its own
             if line > previous and not quoted and word in DIRECTIVES and "_by_" not in word:
                 yield TemplateError(
                     f"{directive}: {directive.name} has no semicolon, so the line with {word} "

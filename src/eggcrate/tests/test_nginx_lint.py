@@ -202,6 +202,14 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "b/a.conf",
     ),
     ("/etc/shop/cert", "/srv/b/cert", "file-missing", "/srv/b/cert.pem is not", "b/cert.pem"),
+    (
+        "root /srv/shop/errors",
+        "root /srv/b/errors",
+        "file-missing",
+        "errors/50x.html",
+        "= /50x",
+    ),
+    ("root /srv/shop/errors", "alias /srv/b/x.html", "file-missing", "/srv/b/x", "= /50x"),
     ("/etc/shop/passwords", "/srv/b/users", "file-missing", "/srv/b/users", "/srv/b/users"),
     # locations
     ("location /static/ {", "location /static {", "alias-traversal", "/static../x", "static/;"),
@@ -258,6 +266,28 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "forwarded-spoofed",
         "Proto",
         "r X-Forwarded-P",
+    ),
+    (
+        '"$known:$http_x_forwarded_proto" $proto {',
+        '$http_x_forwarded_proto $proto {\n        "" http;',
+        "forwarded-spoofed",
+        "Proto",
+        "r X-Forwarded-P",
+    ),
+    (
+        'map "$known:$http_x_forwarded_proto" $proto {\n        default $scheme;',
+        "map $scheme $proto {\n        default $http_x_forwarded_proto;",
+        "forwarded-spoofed",
+        "Proto",
+        "r X-Forwarded-P",
+    ),
+    (
+        "            proxy_pass http://shop/v1/;",
+        "            set $to $http_x_forwarded_proto;\n            proxy_set_header "
+        "X-Forwarded-Proto $to;\n            proxy_pass http://shop/v1/;",
+        "forwarded-spoofed",
+        "Proto",
+        "Proto $to",
     ),
     (
         "For $remote_addr",
@@ -407,6 +437,21 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "n 200;",
     ),
     (
+        "        location /api/ {\n            proxy_pass http://shop/v1/;",
+        "        allow 10.0.0.0/8;\n        deny all;\n        location /api/ {\n"
+        "            return 200 $request_id;",
+        "return-bypasses-allow",
+        "before deny of nginx.conf.in, line",
+        "$request_id",
+    ),
+    (
+        'return 200 "fine: ${status}\\n";\n        }',
+        'return 200 "fine: ${status}\\n";\n        }\n        deny all;',
+        "return-bypasses-allow",
+        "before deny of",
+        "fine",
+    ),
+    (
         "            auth_basic_user_file /etc/shop/passwords;\n",
         "",
         "auth-basic",
@@ -462,6 +507,7 @@ MISTAKES: tuple[tuple[str, str, str, str, str], ...] = (
         "number of arguments",
         "proxy_pass a",
     ),
+    ("deny all;\n        }", "deny all;", "structure", "location /status has", "/status {"),
     ("access_log off;", 'return 200 "x;', "structure", "", ""),
     ("access_log off;", "lissten 80;", "structure", "write listen,", "lissten"),
 )
@@ -605,6 +651,184 @@ GOOD: tuple[tuple[str, str], ...] = (
                 location /set { set $A_NAME 1; return 200 $A_NAME; }
             }
         }
+        """,
+    ),
+    (
+        "Zope, told of hosts in the path",
+        r"""
+        user a;
+        events {}
+        http {
+            upstream zope { server 127.0.0.1:8080; }
+            upstream volto { server volto:3000; }
+            server {
+                listen 80;
+                server_name plone.example;
+                set $root /VirtualHostBase/$scheme/$host:$server_port/Plone/VirtualHostRoot;
+                location /a { rewrite ^/a(.*)$ $root$1 break; proxy_pass http://zope; }
+            }
+            server {
+                listen 81;
+                location ~ /\+\+api\+\+($|/.*) {
+                    rewrite ^/\+\+api\+\+($|/.*)
+                            /VirtualHostBase/http/p.example:80/Plone/++api++/VirtualHostRoot$1
+                            break;
+                    proxy_pass http://zope;
+                }
+                location /b/ {
+                    proxy_pass http://zope/VirtualHostBase/http/p.example:80/b/VirtualHostRoot/;
+                }
+                location / {
+                    proxy_set_header X-Forwarded-Host $http_host;
+                    proxy_set_header X-Forwarded-Proto $scheme;
+                    proxy_pass http://volto;
+                }
+            }
+        }
+        """,
+    ),
+    (
+        "preflights, and types that nginx does not know",
+        """\
+        user a;
+        events {}
+        http {
+            upstream a { server 127.0.0.1:81; }
+            server {
+                listen 80;
+                location / {
+                    if ($request_method = 'OPTIONS') {
+                        add_header 'Access-Control-Allow-Origin' '*';
+                        add_header 'Content-Type' 'text/plain; charset=utf-8';
+                        add_header 'Content-Length' 0;
+                        return 204;
+                    }
+                    if ($request_method = 'POST') {
+                        add_header 'Access-Control-Allow-Origin' '*' always;
+                    }
+                    if ($request_method = 'GET') {
+                        add_header 'Access-Control-Allow-Origin' '*' always;
+                    }
+                    proxy_pass http://a;
+                    proxy_set_header Host $host;
+                    proxy_set_header X-Forwarded-Proto $scheme;
+                }
+                location /bucket/ {
+                    proxy_hide_header Content-Type;
+                    add_header Content-Type application/octet-stream;
+                    proxy_pass https://bucket.example/;
+                }
+                location /raw/ {
+                    types {}
+                    default_type "";
+                    add_header Content-Type application/x-raw;
+                    root /srv/www;
+                }
+                location = /text { default_type ""; add_header Content-Type a/b; return 200 x; }
+            }
+        }
+        """,
+    ),
+    (
+        "who may come is asked elsewhere",
+        """\
+        user a;
+        events {}
+        http {
+            server {
+                listen [::1]:80;
+                server_name [::1] localhost 127.0.0.1;
+                location / { auth_request /_auth; root /srv/www; }
+                location = /_auth {
+                    internal;
+                    proxy_pass http://127.0.0.1:9000/auth;
+                    proxy_pass_request_body off;
+                    proxy_set_header Content-Length "";
+                    proxy_set_header X-Original-URI $request_uri;
+                }
+            }
+        }
+        """,
+    ),
+    (
+        "answers for all beside what only some may see",
+        r"""
+        user a;
+        events {}
+        http {
+            server {
+                listen 80;
+                auth_basic Staging;
+                auth_basic_user_file /etc/nginx/users;
+                allow 10.0.0.0/8;
+                deny all;
+                error_page 403 /403.html;
+                error_page 404 @none;
+                location = /403.html { internal; return 200 "for $remote_addr: no"; }
+                location @none { return 200 "$uri is not there"; }
+                location = /robots.txt { return 200 "User-agent: *\nDisallow: /\n"; }
+                location = /health { auth_basic off; allow all; return 200 "ok\n"; }
+                location ~ ^/\.well-known/acme-challenge/(\w+)$ { return 200 "$1.XYZ"; }
+                location /old { return 301 /new; }
+                location /gone { return 410; }
+                location /down { return 503 "later"; }
+                location /empty { return 204; }
+                location / { root /srv/staging; }
+            }
+        }
+        """,
+    ),
+    (
+        "headers of proxies that are known",
+        r"""
+        user a;
+        events {}
+        http {
+            geo $realip_remote_addr $known { default 0; 10.0.0.0/8 1; }
+            map $known $proto { default $scheme; 1 $http_x_forwarded_proto; }
+            map "$known:$http_x_forwarded_host" $asked {
+                default $host;
+                "~^1:(?<theirs>[\w.]+)$" $theirs;
+            }
+            server {
+                listen 80;
+                set $again $scheme;
+                if ($known) { set $again $http_x_forwarded_protocol; }
+                location / {
+                    proxy_set_header Host $asked;
+                    proxy_set_header X-Forwarded-Host $asked;
+                    proxy_set_header X-Forwarded-Proto $proto;
+                    proxy_set_header X-Forwarded-Protocol $again;
+                    proxy_pass http://127.0.0.1:8000;
+                }
+            }
+        }
+        """,
+    ),
+    (
+        "directives of modules",
+        """\
+        user a;
+        events {}
+        http {
+            brotli on;
+            brotli_static on;
+            more_set_headers 'Server: none';
+            zstd on;
+            js_import main.js;
+            vhost_traffic_status_zone;
+            upstream a { sticky; server 127.0.0.1:81; }
+            server {
+                listen 80;
+                modsecurity on;
+                location /e { echo hello; }
+                location /l { content_by_lua_block { ngx.say("hello") } }
+                location /p { push_stream_subscriber; proxy_cache_purge on; fancyindex on; }
+                location / { grpc_pass a; }
+            }
+        }
+        stream { server { listen 1; proxy_pass 127.0.0.1:2; } }
+        rtmp { server { listen 1935; application live { live on; } } }
         """,
     ),
     ("a location", "location /x/ { proxy_pass http://127.0.0.1:8000; }\n"),
@@ -853,8 +1077,49 @@ class Includes(unittest.TestCase):
         self.assertEqual(lint(text, self.directory), ([], []))
 
     def test_a_file_that_includes_itself(self) -> None:
-        self.write("self.conf", "include self.conf;\n")
+        self.write("self.conf", "\ninclude self.conf;\n")
         text = GOLDEN.replace("    gzip on;", "    include self.conf;")
+        self.assertEqual(
+            list(map(str, lint(text, self.directory)[0])),
+            [
+                "parts/nginx/self.conf, line 2: include self.conf leads back to "
+                "parts/nginx/self.conf, which nginx.conf.in, line 26 has included, and nginx "
+                "would read on until it crashes (structure); take the include out, or name "
+                "the files without this one, or add structure to ignore"
+            ],
+        )
+        self.assertEqual(lint(text, self.directory, ignored=["structure"]), ([], []))
+
+    def test_files_that_include_each_other(self) -> None:
+        self.write("a.conf", "include b.conf;\n")
+        self.write("b.conf", "gzip_vary on;\ninclude a.conf;\nclient_max_body_size 0;\n")
+        text = GOLDEN.replace("    client_max_body_size 10m;", "    include a.conf;")
+        found = [str(one).partition(", which")[0] for one in lint(text, self.directory)[0]]
+        self.assertEqual(len(found), 2)  # the other is the size, which stays an error
+        self.assertEqual(
+            found[0],
+            "parts/nginx/b.conf, line 2: include a.conf leads back to parts/nginx/a.conf",
+        )
+
+    def test_a_text_that_includes_itself(self) -> None:
+        text = GOLDEN.replace("    gzip on;", "    include ./*.conf;")
+        for exists in (False, True):  # it is the same when it is written for the first time
+            with self.subTest(exists=exists):
+                if exists:
+                    self.write("nginx.conf", text)
+                errors, _ = lint(text, self.directory)
+                self.assertEqual(len(errors), 1)
+                self.assertIn("the file of this very text", str(errors[0]))
+
+    def test_the_same_file_twice_is_no_circle(self) -> None:
+        self.write("headers", "proxy_buffering on;\n")
+        text = GOLDEN.replace("listen 8080;", "listen 8080; include headers;")
+        text = text.replace("listen 8443 ssl;", "listen 8443 ssl; include headers;")
+        self.assertEqual(lint(text, self.directory), ([], []))
+
+    def test_an_error_page_that_is_there(self) -> None:
+        self.write("50x.html", "<p>later")
+        text = GOLDEN.replace("root /srv/shop/errors", f"root {self.directory}/parts/nginx")
         self.assertEqual(lint(text, self.directory), ([], []))
 
     def test_places_of_a_template_of_several_lines(self) -> None:
