@@ -520,9 +520,10 @@ def _access(site: Site) -> Iterator[TemplateError]:
                 "add deny all after it, or add allow-without-deny to ignore",
             )
         passwords = [one for one in block.all("auth_basic") if one.first != "off"]
-        # allow all alone says that there are no limits
-        some = denies or any(one.first != "all" for one in allows)
-        asked = [*(allows if some else ()), *denies, *passwords]
+        rules = block.all("allow", "deny")
+        if rules and (rules[0].name, rules[0].first) == ("allow", "all"):
+            rules = []  # the first one that fits counts, so there are no limits
+        asked = [*rules, *passwords]
         if asked and any(not re.fullmatch(r"4\d\d", one.first) for one in returns):
             yield TemplateError(
                 f"{returns[0]}: return answers before {asked[0].name} is looked at "

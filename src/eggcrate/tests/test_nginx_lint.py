@@ -769,6 +769,7 @@ GOOD: tuple[tuple[str, str], ...] = (
                 location = /robots.txt { return 200 "User-agent: *\nDisallow: /\n"; }
                 location = /health { auth_basic off; allow all; return 200 "ok\n"; }
                 location ~ ^/\.well-known/acme-challenge/(\w+)$ { return 200 "$1.XYZ"; }
+                location /open { auth_basic off; allow all; deny all; return 200 $uri; }
                 location /old { return 301 /new; }
                 location /gone { return 410; }
                 location /down { return 503 "later"; }
