@@ -21,6 +21,7 @@ import itertools
 import logging
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None, settings: str = "", run_directory: s
                 arguments.logoutput or found.get("logoutput") or "-",
                 arguments.loggerconfig or found.get("loggerconfig") or None,
             )
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(_is_read)
             problems = list(_problems(found))
         except Exception as error:
             return _complain(f"{arguments.config}: {_said(error)}")
@@ -102,6 +105,16 @@ def main(argv: Sequence[str] | None = None, settings: str = "", run_directory: s
                 return _complain(taken, FAILED)
             code = _run(arguments.config, found)
     return code
+
+
+def _is_read(record: logging.LogRecord) -> bool:
+    """Whether somebody reads the log: a pipe that is full must not hold a stop up."""
+    probe = select.poll()
+    try:
+        probe.register(sys.stderr, select.POLLOUT)
+        return bool(probe.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1016,7 +1016,11 @@ def _tested(path: str) -> Iterator[str]:
     )
     if tested.returncode:
         lines = tested.stdout.decode("utf-8", "replace").splitlines()
-        said = [line.removeprefix("nginx: ") for line in lines if "[emerg]" in line]
+        said = [
+            re.sub(r"^.*?\[emerg\] (?:\d+#\d+: )?", "nginx: ", line)
+            for line in lines
+            if "[emerg]" in line
+        ]
         yield from said or lines or [f"nginx -t ended with {tested.returncode}"]
 
 

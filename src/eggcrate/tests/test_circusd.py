@@ -132,6 +132,16 @@ class Case(unittest.TestCase):
             time.sleep(0.05)
         raise AssertionError(f"{text!r} was not said:\n{self.log.read_text()}")
 
+    def wait_for_start(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the signals are held: a first process without handlers never gets them."""
+        status = pathlib.Path(f"/proc/{self.first(process)}/status")
+        for _ in range(500):
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            if (int(lines["SigBlk"], 16) | int(lines["SigCgt"], 16)) >> (15 - 1) & 1:
+                return
+            time.sleep(0.002)
+        raise AssertionError("it does not hold its signals")
+
     def code(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
         try:
             return process.wait(seconds)
@@ -187,16 +197,6 @@ class StopTest(Case):
                 self.wait_for_start(process)
                 time.sleep(delay)
                 self.assertEqual(self.stopped(process, 7), 0)
-
-    def wait_for_start(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the signals are held: a first process without handlers never gets them."""
-        status = pathlib.Path(f"/proc/{self.first(process)}/status")
-        for _ in range(500):
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            if (int(lines["SigBlk"], 16) | int(lines["SigCgt"], 16)) >> (15 - 1) & 1:
-                return
-            time.sleep(0.002)
-        raise AssertionError("it does not hold its signals")
 
     def test_as_soon_as_it_holds_its_signals(self) -> None:
         for _ in range(10):
