@@ -71,7 +71,7 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
         os.environ.setdefault("TMPDIR", run_directory)
         if os.environ.get("HOME", "/") == "/":
             os.environ["HOME"] = run_directory
-    elif needed or settings:
+    elif needed:
         return _complain(problem, EX_CONFIG)
     documents = apply(settings, run_directory) if settings else {}
     if documents is None:
