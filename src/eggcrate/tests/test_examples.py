@@ -262,6 +262,23 @@ class ArticleTest(unittest.TestCase):
         self.assertEqual(code, 0, container.logs())
 
 
+    def test_a_customer_has_another_port_in_the_files_of_another_recipe(self) -> None:
+        engine = layers.DOCKER_ENGINE
+        engine.require(self)
+        port = layers.free_port()
+        container = engine.run(
+            ARTICLE.image(engine),
+            user=STRANGER,
+            read_only=True,
+            tmpfs=["/run"],
+            env={"WEBAPP_PORT": str(port), "SERVER_NAME": "www.example"},
+        )
+        self.addCleanup(container.remove)
+        page = container.wait_http(port)
+        self.assertIn(f'href="http://www.example:{port}/"', page.text)
+        self.assertEqual(container.stop(), 0, container.logs())
+
+
 APPLICATION = "/var/application"
 ENVIRONMENT = f"{APPLICATION}/parts/report"
 # what an environment's Python knows of itself, and the first lines of its scripts
