@@ -1004,24 +1004,40 @@ def _is_whole(document: Document) -> bool:
 
 def _tested(path: str) -> Iterator[str]:
     """What nginx says of a configuration, where there is an nginx."""
-    import shutil
-    import subprocess
-
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    places = [*os.get_exec_path(), "/usr/sbin"]
+    found = (os.path.join(place, "nginx") for place in places)
+    program = next((name for name in found if os.path.isfile(name)), None)
     if program is None:
         return
-    command = [program, "-t", "-q", "-e", "stderr", "-c", path]
-    tested = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    if tested.returncode:
-        lines = tested.stdout.decode("utf-8", "replace").splitlines()
+    # subprocess takes as long to import as nginx to run
+    reading, writing = os.pipe()
+    try:
+        process = os.posix_spawn(
+            program,
+            [program, "-t", "-q", "-e", "stderr", "-c", path],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writing, 1),
+                (os.POSIX_SPAWN_DUP2, writing, 2),
+            ],
+        )
+    except OSError as error:
+        os.close(reading)
+        yield f"{program} can't be run: {error.strerror}"
+        return
+    finally:
+        os.close(writing)
+    with open(reading, encoding="utf-8", errors="replace") as stream:
+        lines = stream.read().splitlines()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code:
         said = [
             re.sub(r"^.*?\[emerg\] (?:\d+#\d+: )?", "nginx: ", line)
             for line in lines
             if "[emerg]" in line
         ]
-        yield from said or lines or [f"nginx -t ended with {tested.returncode}"]
+        yield from said or lines or [f"nginx -t ended with {code}"]
 
 
 def _foreign(run_directory: str) -> Iterator[str]:
