@@ -37,6 +37,7 @@ from eggcrate.recipes import (
     nginx_config,
     virtualenv_part,
 )
+from eggcrate.runtime import variables
 
 TOP = pathlib.Path(__file__).parents[3]
 DOCS = TOP / "docs"
@@ -354,6 +355,12 @@ class Pages(unittest.TestCase):
         shared = text.partition("\n\n")[0]
         for option in set(config_file._OPTIONS) - {"output"}:
             self.assertIn(f"``{option}``", shared)
+
+    def test_every_word_of_runtime_settings_is_there_and_no_other(self) -> None:
+        self.assertEqual(
+            defined(section("runtime-settings.rst", "Declarations")),
+            {*variables.TYPES, "min=", "max=", "required", "env=", "from=", "cpus"},
+        )
 
     def test_values_that_the_page_gives_as_examples_are_accepted(self) -> None:
         text = " ".join(section("docker-image.rst", "Options").split())
