@@ -12,7 +12,7 @@ import tempfile
 from eggcrate.config.nginx_scratch import Scratch
 from eggcrate.config.references import Rendered
 from eggcrate.errors import TemplateError
-from eggcrate.runtime import nginxctl
+from eggcrate.runtime import start
 
 _SECONDS = 10  # a test takes milliseconds; only a name server that is silent takes longer
 
@@ -59,7 +59,7 @@ _MAIN = re.compile(r"(?:^|[;{}])\s*(?:events|http|stream|mail)\s*\{", re.MULTILI
 
 def find() -> str | None:
     """The nginx of this machine, also where its directory is not on an ordinary user's PATH."""
-    return nginxctl.find()
+    return start.find_nginx()
 
 
 def version(program: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

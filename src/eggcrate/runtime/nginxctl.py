@@ -16,6 +16,7 @@ from eggcrate.runtime.start import (
     NOT_EXECUTABLE,
     NOT_FOUND,
     apply_here,
+    find_nginx,
     run_directory_problem,
     start,
 )
@@ -57,7 +58,7 @@ def main(
     given = sys.argv[1:] if argv is None else list(argv)
     own = bool(given) and re.match(r"-[^-]", given[0]) is not None
     arguments = _arguments([] if own else given)
-    program = find(arguments.program)
+    program = find_nginx(arguments.program)
     if program is None:
         wanted = arguments.program
         return _complain(
@@ -98,28 +99,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.now and arguments.command != "stop":
         parser.error("--now goes with stop")
     return arguments
-
-
-def find(wanted: str = "") -> str | None:
-    """The path of nginx: on PATH, or where an ordinary user's PATH doesn't lead.
-
-    A script of ours is none, and may have its name.
-    """
-    if "/" in wanted:
-        return wanted if os.path.exists(wanted) else None
-    for directory in (*os.get_exec_path(), "/usr/sbin"):
-        path = os.path.join(directory, wanted or "nginx")
-        if os.path.isfile(path) and os.access(path, os.X_OK) and not _is_ours(path):
-            return path
-    return None
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"#!" and b"eggcrate.runtime.nginxctl" in file.read(65536)
-    except OSError:
-        return False
 
 
 def main_directives(text: str) -> dict[str, str]:

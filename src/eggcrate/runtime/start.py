@@ -20,6 +20,9 @@ _SETTINGS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "settings"
 )
 
+# set where settings have been applied (eggcrate.runtime.variables)
+_APPLIED = "EGGCRATE_SETTINGS"
+
 # Nothing that wants us to stop is lost before somebody is there who can
 _WAITING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
 
@@ -73,6 +76,9 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
             os.environ["HOME"] = run_directory
     elif needed:
         return _complain(problem, EX_CONFIG)
+    # what the first process starts has what that has applied, as bin/nginx of an image has
+    if settings and os.getpid() != 1 and _APPLIED in os.environ:
+        settings = ""
     documents = apply(settings, run_directory) if settings else {}
     if documents is None:
         return EX_CONFIG
@@ -223,6 +229,28 @@ def _supervisor(command: Sequence[str]) -> Sequence[str] | None:
         return None
     launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "circusd.py")
     return [program, *switches, launcher, script, *command[1:]]
+
+
+def find_nginx(wanted: str = "") -> str | None:
+    """The path of nginx: on PATH, or where an ordinary user's PATH doesn't lead.
+
+    A script of ours is none, and may have its name.
+    """
+    if "/" in wanted:
+        return wanted if os.path.exists(wanted) else None
+    for directory in (*os.get_exec_path(), "/usr/sbin"):
+        path = os.path.join(directory, wanted or "nginx")
+        if os.path.isfile(path) and os.access(path, os.X_OK) and not _is_ours(path):
+            return path
+    return None
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"#!" and b"eggcrate.runtime.nginxctl" in file.read(65536)
+    except OSError:
+        return False
 
 
 def _complain(problem: str, code: int) -> int:

@@ -1004,9 +1004,9 @@ def _is_whole(document: Document) -> bool:
 
 def _tested(path: str) -> Iterator[str]:
     """What nginx says of a configuration, where there is an nginx."""
-    places = [*os.get_exec_path(), "/usr/sbin"]
-    found = (os.path.join(place, "nginx") for place in places)
-    program = next((name for name in found if os.path.isfile(name)), None)
+    from eggcrate.runtime.start import find_nginx
+
+    program = find_nginx()
     if program is None:
         return
     # subprocess takes as long to import as nginx to run

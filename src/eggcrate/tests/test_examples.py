@@ -261,7 +261,6 @@ class ArticleTest(unittest.TestCase):
         self.assertLess(time.monotonic() - began, 5)
         self.assertEqual(code, 0, container.logs())
 
-
     def test_a_customer_has_another_port_in_the_files_of_another_recipe(self) -> None:
         engine = layers.DOCKER_ENGINE
         engine.require(self)

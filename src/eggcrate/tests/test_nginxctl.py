@@ -14,7 +14,7 @@ import time
 import unittest
 from unittest import mock
 
-from eggcrate.runtime import nginxctl
+from eggcrate.runtime import nginxctl, start
 from eggcrate.tests import layers
 from eggcrate.tests.layers import NGINX
 from eggcrate.tests.test_circus_config import Sample
@@ -85,9 +85,9 @@ class Finding(unittest.TestCase):
         real = self.program("c/nginx", "#!/bin/sh\n")
         path = os.pathsep.join(str(self.top / name) for name in ("no", "a", "b", "c"))
         with mock.patch.dict(os.environ, PATH=path):
-            self.assertEqual(nginxctl.find(), str(real))
-            self.assertIsNone(nginxctl.find("no-such-nginx"))
-        self.assertIsNone(nginxctl.find(f"{self.top}/no/nginx"))
+            self.assertEqual(start.find_nginx(), str(real))
+            self.assertIsNone(start.find_nginx("no-such-nginx"))
+        self.assertIsNone(start.find_nginx(f"{self.top}/no/nginx"))
 
     def test_each_failure_has_its_code_and_one_line(self) -> None:
         odd = self.program("odd", "text", 0o644)

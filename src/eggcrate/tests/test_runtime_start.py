@@ -164,6 +164,24 @@ class Nginx(Case):
         )
         self.assertLess(time.monotonic() - began, 5)
 
+    def test_a_script_of_ours_called_nginx_is_not_asked(self) -> None:
+        """It would apply the settings, and ask again."""
+        script = self.directory / "bin" / "nginx"
+        script.parent.mkdir()
+        asked = self.directory / "asked"
+        script.write_text(f"#!/bin/sh\n# eggcrate.runtime.nginxctl\ntouch {asked}\n")
+        script.chmod(0o755)
+        path = os.pathsep.join((os.fspath(script.parent), os.environ.get("PATH", os.defpath)))
+        self.refused(
+            WEB,
+            78,
+            "eggcrate: nginx: value must be between 1 and 9 in "
+            f"{self.directory}/nginx.conf:15\n",
+            LEVEL="10",
+            PATH=path,
+        )
+        self.assertFalse(asked.exists())
+
     def test_a_port_that_nobody_may_have(self) -> None:
         if (
             os.geteuid()
