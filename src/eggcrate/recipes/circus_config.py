@@ -113,7 +113,7 @@ class Recipe:
             runtime=os.fspath(RUNTIME),
             python=sys.executable,
             scripts=self._scripts.wanted if self._scripts else None,
-            read=lambda path: text_of(self._buildout, path),
+            read=lambda path: text_of(self._buildout, path, outline=True),
         )
 
     # What Circus would accept in silence, or choke on ------------------------------------

@@ -36,6 +36,8 @@ Declare = Callable[
 
 # Which file is whose.  The buildout is compared too: one process may run several.
 _files: weakref.WeakValueDictionary[str, ConfigFile] = weakref.WeakValueDictionary()
+# The same of those that are being made, and may wait for what they refer to.
+_begun: weakref.WeakValueDictionary[str, ConfigFile] = weakref.WeakValueDictionary()
 
 
 class ConfigFile:
@@ -55,10 +57,12 @@ class ConfigFile:
         more_options: Iterable[str] = (),
         declare: Declare | None = None,
         otherwise: str = "",
+        certain: str = "",
     ) -> None:
         """``declare`` makes the text, or goes on with the template's, which it is given.
 
-        ``otherwise`` is what there is to do instead of setting ``input`` or ``inline``.
+        ``otherwise`` is what there is to do instead of setting ``input`` or ``inline``, and
+        ``certain`` what a declared text has whatever the options say.
         """
         self._buildout = buildout
         self._part = part
@@ -79,6 +83,9 @@ class ConfigFile:
         known = {*_OPTIONS, *more_options}
         source = self._source(options, known, declare is not None, otherwise)
         template = references.parse(source.text, source.name)
+        #: what is known of the text before it is made
+        self.outline = source.text or certain
+        _begun[os.path.realpath(self.output)] = self
         #: the options of the part that the template refers to
         self.own_names = self._own_names(template)
         errors: list[EggcrateError] = []
@@ -277,11 +284,19 @@ class ConfigFile:
         )
 
 
-def text_of(buildout: Buildout, path: str) -> str | None:
-    """The text of a file as a part of this run writes it, or as it is; None if nobody knows."""
-    part = _files.get(os.path.realpath(path))
+def text_of(buildout: Buildout, path: str, *, outline: bool = False) -> str | None:
+    """The text of a file as a part of this run writes it, or as it is; None if nobody knows.
+
+    With ``outline``, of a part that is still waiting for others, it is what is known already:
+    its template, for instance, rather than the file of an earlier run.
+    """
+    real = os.path.realpath(path)
+    part = _files.get(real)
     if part is not None and part._buildout is buildout:
         return part.rendered.text
+    part = _begun.get(real)
+    if outline and part is not None and part._buildout is buildout:
+        return part.outline
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return pathlib.Path(path).read_text(encoding="utf-8")
     return None

@@ -56,6 +56,7 @@ class Recipe:
                 more_options=[*OPTIONS, *self._declared, *_ALL],
                 declare=None if own_text or not self._declared else self._declare,
                 otherwise=", or declare upstream and server-names",
+                certain="daemon off;\n",
             )
             if own_text:
                 raise_all(self._unused())

@@ -690,6 +690,37 @@ class Declared(NginxTest):
             f"server unix:{self.sample.directory}/run/own/w.sock ", self.sample.read(OUTPUT)
         )
 
+    def test_a_preset_knows_what_the_file_will_have(self) -> None:
+        """nginx takes no second daemon directive; the part waits for Circus's socket."""
+        circus = (
+            "[circus]\nrecipe = eggcrate:circus-config\ncheck = false\n"
+            "socket.web =\nwatcher.web =\n    cmd = /bin/true\n"
+            "watcher.nginx =\n    preset = nginx\n    config = ${nginx:output}\n"
+        )
+        self.sample.write(
+            "templates/nginx.conf.in",
+            TEMPLATE.replace("events", "daemon off;\nevents").replace(
+                "nginx:run", "circus:run"
+            ),
+        )
+        template = "input = templates/nginx.conf.in\n"
+        for text, orders in (
+            ("upstream = socket:web\n", ("nginx circus", "circus nginx")),
+            (template, ("nginx circus",)),
+        ):
+            for parts in orders:
+                with self.subTest(text=text, parts=parts):
+                    self.sample.run(
+                        f"[buildout]\nparts = {parts}\n[custom]\nwebapp_port = 18080\nlines =\n"
+                        f"{circus}[nginx]\nrecipe = eggcrate:nginx-config\ncheck = false\n"
+                        f"{text}"
+                    )
+                    first = self.sample.read("parts/circus/circus.ini")
+                    self.assertNotIn("daemon", first)
+                    self.sample.run()
+                    self.assertEqual(self.sample.read("parts/circus/circus.ini"), first)
+                    self.sample.run("[buildout]\nparts =\n")
+
     def test_a_socket_that_is_none(self) -> None:
         for options, said in (
             (
