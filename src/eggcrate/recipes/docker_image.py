@@ -484,7 +484,7 @@ class Recipe:
 
 
 # what bin/image may import that is not in the standard library
-_MODULES = ("eggcrate", "deflate", "packaging", "tqdm", "backports.zstd")
+_MODULES = ("eggcrate", "deflate", "packaging", "tqdm", "urllib3", "backports.zstd")
 # longer #! lines are cut off (execve(2), before Linux 5.1)
 _LONGEST_SHEBANG = 127
 

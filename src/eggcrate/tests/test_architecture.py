@@ -34,7 +34,17 @@ ALLOWED = {
 
 # What `bin/buildout` would load at every run, for nothing.  zc.buildout brings some of it:
 # what counts is what a recipe adds.
-HEAVY = ("elftools", "docker", "uv", "http.client", "ssl", "circus", "crossplane", "tornado")
+HEAVY = (
+    "elftools",
+    "docker",
+    "uv",
+    "urllib3",
+    "http.client",
+    "ssl",
+    "circus",
+    "crossplane",
+    "tornado",
+)
 RECIPES = ("virtualenv_part", "circus_config", "nginx_config", "docker_image")
 _LOADED = """
 import sys

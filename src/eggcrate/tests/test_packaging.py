@@ -188,6 +188,7 @@ class Distributions(unittest.TestCase):
                 "uv",
                 "packaging",
                 "tomli",
+                "urllib3",
             },
         )
 
