@@ -232,8 +232,11 @@ def surroundings(settings: ImageSettings) -> str:
             for name in sorted(names):
                 status = os.stat(f"{directory}/{name}")
                 own.append((name, status.st_size, status.st_mtime_ns))
-    # whether package lists are to be fetched anew says nothing about what is built
-    same = dataclasses.replace(settings, refresh=False, offline=False)
+    # whether package lists are to be fetched anew says nothing about what is built, nor does
+    # where it goes
+    same = dataclasses.replace(
+        settings, refresh=False, offline=False, push=(), insecure_registries=(), token_hosts=()
+    )
     python = f"{sys.version} {sys.executable} {sys.prefix}"
     text = f"{record.FORMAT} {python} {compressor(settings.compression)} {own} {same}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

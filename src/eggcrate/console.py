@@ -84,6 +84,36 @@ def _parser(name: str) -> argparse.ArgumentParser:
     add("verify", _verify, "build the image from scratch elsewhere, and compare")
     save = add("save", _save, "write the archive for docker load, podman load and skopeo")
     save.add_argument("file", help="where to, or - for standard output")
+    push = add("push", _push, "send the image to registries")
+    push.add_argument(
+        "reference",
+        nargs="*",
+        help="where to, HOST/PATH:TAG; default: the option push, else name and tags",
+    )
+    push.add_argument(
+        "--attach",
+        metavar="WHAT",
+        default="",
+        help="what is to be found with the image, of sbom (CycloneDX), spdx and provenance: "
+        "words with commas between",
+    )
+    push.add_argument(
+        "--insecure",
+        action="append",
+        metavar="HOST",
+        default=[],
+        help="a registry that is spoken to in plain HTTP",
+    )
+    push.add_argument(
+        "--token-host",
+        action="append",
+        metavar="HOST",
+        default=[],
+        help="a host that belongs to the registry, and gets its password for a token",
+    )
+    push.add_argument(
+        "--ca", metavar="FILE", help="certificates to trust beside the machine's (PEM)"
+    )
     sbom = add("sbom", _sbom, "print what software is in the image")
     sbom.add_argument(
         "--format",
@@ -259,7 +289,57 @@ def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     return 0
 
 
+# What can be attached to an image: the format of ``sbom``, and the media type
+_ATTACHED = {
+    "sbom": ("cyclonedx", "application/vnd.cyclonedx+json"),
+    "spdx": ("spdx", "application/spdx+json"),
+    "provenance": ("provenance", "application/vnd.in-toto+json"),
+}
+
+
+def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.build import last
+    from eggcrate.image.oci import parse
+    from eggcrate.transports import registry
+
+    wanted = [word for word in options.attach.split(",") if word]
+    for word in wanted:
+        if word not in _ATTACHED:
+            raise PlanError(
+                f"{word!r} can't be attached", f"use some of {', '.join(_ATTACHED)}"
+            )
+    image = last(settings, store)
+    references = [parse(text) for text in options.reference]
+    references = references or list(settings.push or settings.references)
+    access = registry.Access(
+        insecure=frozenset((*settings.insecure_registries, *options.insecure)),
+        token_hosts=frozenset((*settings.token_hosts, *options.token_host)),
+        ca=pathlib.Path(options.ca) if options.ca else None,
+    )
+    with store.in_use():
+        for sent in registry.push(image, store, references, access=access):
+            if not options.quiet:
+                print(registry.summary(sent), flush=True)
+        for host, path in dict.fromkeys((item.host, item.path) for item in references):
+            place = registry.Repository(host, path, access=access, writing=True)
+            for word in wanted:
+                format_, media_type = _ATTACHED[word]
+                document = _document(settings, store, format_)
+                made = place.attach(image.manifest, media_type, media_type, document)
+                if not options.quiet:
+                    print(f"attached {word} {place.name}@{made.digest}", flush=True)
+    return 0
+
+
 def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    _print(_document(settings, store, options.format, options.layer).decode())
+    return 0
+
+
+def _document(
+    settings: ImageSettings, store: Store, format_: str, number: int | None = None
+) -> bytes:
+    """What the last image, or its ``number``-th layer, is made of."""
     from importlib.metadata import version
 
     from eggcrate.build import last
@@ -270,9 +350,9 @@ def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
 
     image = last(settings, store)
     count = len(image.layers)
-    if options.layer is not None and not 1 <= options.layer <= count:
+    if number is not None and not 1 <= number <= count:
         raise PlanError(
-            f"there is no layer {options.layer}", f"name one of the {count}, from 1 to {count}"
+            f"there is no layer {number}", f"name one of the {count}, from 1 to {count}"
         )
     layers = {id(entry): layer for layer in image.layers for entry in layer.plan.entries}
 
@@ -282,20 +362,17 @@ def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     components = sbom.inventory(image, read_entry)
     python = ".".join(map(str, sys.version_info[:3]))
     common: dict[str, Any] = {"epoch": settings.epoch, "builder_version": version("eggcrate")}
-    if options.format == "provenance":
-        text = provenance.statement(
+    if format_ == "provenance":
+        return provenance.statement(
             image,
             inputs=components,
             settings=_parameters(settings),
             tools={"compressor": compressor(settings.compression), "python": python},
             **common,
         )
-    else:
-        layer = None if options.layer is None else options.layer - 1
-        document = sbom.spdx if options.format == "spdx" else sbom.cyclonedx
-        text = document(image, components, layer=layer, **common)
-    _print(text.decode())
-    return 0
+    layer = None if number is None else number - 1
+    document = sbom.spdx if format_ == "spdx" else sbom.cyclonedx
+    return document(image, components, layer=layer, **common)
 
 
 def _parameters(settings: ImageSettings) -> dict[str, Any]:

@@ -64,6 +64,9 @@ class ImageSettings:
     together: tuple[tuple[str, ...], ...] = ()
     compression: str = "gzip"
     epoch: int = 0
+    push: tuple[Reference, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    token_hosts: tuple[str, ...] = ()
     refresh: bool = True
     offline: bool = False
 

@@ -208,6 +208,20 @@ class Reference:
         return text
 
 
+def parse(text: str) -> Reference:
+    """The reference that people write: a name, and after a colon a tag, else ``latest``."""
+    name, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        name, tag = text, "latest"
+    if "@" in text:
+        raise SettingsError(
+            "a name with an @ in it has a digest or a password, and can't be pushed to",
+            "name a repository and a tag, as in registry.example/acme/shop:1.4; log in with "
+            "docker login",
+        )
+    return reference(name, tag)
+
+
 def reference(name: str, tag: str) -> Reference:
     """The reference of a repository's name and a tag, as engines understand them.
 

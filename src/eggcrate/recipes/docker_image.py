@@ -21,6 +21,7 @@ from eggcrate.recipes import ownership, symbols
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
+    from eggcrate.image.layout import Image
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
     from eggcrate.runtime.variables import Document
@@ -39,12 +40,14 @@ OPTIONS = (
     "expose",
     "healthcheck",
     "include",
+    "insecure-registries",
     "labels",
     "layers",
     "name",
     "os-packages",
     "parts",
     "platform",
+    "push",
     "python",
     "run-directory",
     "runtime",
@@ -52,6 +55,7 @@ OPTIONS = (
     "supervisor",
     "tags",
     "templates",
+    "token-hosts",
     "user",
     "volumes",
     "workdir",
@@ -63,6 +67,7 @@ _USER = re.compile(r"(?P<uid>[0-9]{1,10})(?::(?P<gid>[0-9]{1,10}))?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=\S+)?")
 _PORT = re.compile(r"(?P<port>[0-9]{1,5})(?:/(?:tcp|udp|sctp))?")
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # the user and group that an image runs as, and the highest that engines take
 _UID = 10001
@@ -125,6 +130,24 @@ class Recipe:
         if archive.is_relative_to(here):
             archive = archive.relative_to(here)
         self._logger.info("docker load -i %s", archive)
+        self._push(settings, outcome.image, store)
+
+    def _push(self, settings: ImageSettings, image: Image, store: Store) -> None:
+        """Send the image where ``push`` says; what can't be sent is there all the same."""
+        if not settings.push:
+            return
+        if settings.offline:
+            self._logger.warning("not pushed: buildout is offline")
+            return
+        from eggcrate.transports import registry
+
+        access = registry.Access(
+            insecure=frozenset(settings.insecure_registries),
+            token_hosts=frozenset(settings.token_hosts),
+        )
+        with store.in_use():
+            for sent in registry.push(image, store, settings.push, access=access):
+                self._logger.info("%s", registry.summary(sent))
 
     def _test_nginx(self, settings: ImageSettings, store: Store) -> None:
         """Have the image's nginx test what nginx-config parts have written.
@@ -329,7 +352,7 @@ class Recipe:
 
     def _settings(self, parts: tuple[Part, ...]) -> ImageSettings:
         """The options, typed and checked; every complaint at once."""
-        from eggcrate.image.oci import reference
+        from eggcrate.image.oci import parse, reference
         from eggcrate.settings import ImageSettings, this_platform
 
         options = self.options
@@ -411,6 +434,17 @@ class Recipe:
                 "gzip",
                 default="gzip",
             ),
+            push=tuple(
+                filter(
+                    None,
+                    (
+                        checked(parse, line, default=None)
+                        for line in _lines(options.get("push", ""))
+                    ),
+                )
+            ),
+            insecure_registries=checked(_hosts, options, "insecure-registries", default=()),
+            token_hosts=checked(_hosts, options, "token-hosts", default=()),
             epoch=checked(_epoch, os.environ.get("SOURCE_DATE_EPOCH"), default=0),
             refresh=self.buildout["buildout"].get("newest", "true") == "true",
             offline=self.buildout["buildout"].get("offline", "false") == "true",
@@ -581,6 +615,19 @@ def _directory(text: str) -> str:
 
 def _paths(option: str, text: str) -> tuple[str, ...]:
     return tuple(sorted({_absolute(option, word) for word in text.split()}))
+
+
+def _hosts(options: Mapping[str, str], option: str) -> tuple[str, ...]:
+    hosts = options.get(option, "").split()
+    raise_all(
+        SettingsError(
+            f"{option}: {host!r} is not a host",
+            "use names as they stand in a reference, one a word: registry.example:5000",
+        )
+        for host in hosts
+        if _HOST.fullmatch(host) is None
+    )
+    return tuple(dict.fromkeys(hosts))
 
 
 def _signal(text: str) -> str:

@@ -19,17 +19,21 @@ loopback or on a socket there, and shares nothing with one that the machine runs
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import dataclasses
 import http.client
+import http.server
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import urllib.parse
@@ -238,6 +242,10 @@ class Registry(_Server):
     def url(self) -> str:
         return f"http://{self.host}"
 
+    def _more(self) -> dict[str, Any]:
+        """What its configuration has beside; sections replace those of the same name."""
+        return {}
+
     def _start(self) -> None:
         program = self._program("docker-registry")
         if self.unavailable:
@@ -255,10 +263,170 @@ class Registry(_Server):
                         "delete": {"enabled": True},
                     },
                     "http": {"addr": self.host},
+                    **self._more(),
                 }
             )
         )
-        self._spawn([program, "serve", config], lambda: get(f"{self.url}/v2/").status == 200)
+        self._spawn([program, "serve", config], self._answers)
+
+    def _answers(self) -> bool:
+        address, _, port = self.host.partition(":")
+        with socket.create_connection((address, int(port)), 5):
+            return True
+
+
+class PasswordRegistry(Registry):
+    """One that knows the user ``pusher`` with ``password``."""
+
+    password = "canary-4bQx-password"
+
+    def _more(self) -> dict[str, Any]:
+        users = self.directory / "htpasswd"
+        users.write_text(
+            "pusher:$2b$04$dsU1gXlXfi/Pj3My8ZdlS.MTKAfI88aX7leOb8MCyvFmcmbmiBIFW\n"
+        )
+        return {"auth": {"htpasswd": {"realm": "eggcrate", "path": str(users)}}}
+
+
+class TLSRegistry(Registry):
+    """One with HTTPS, whose certificate is of a CA of the tests' own: ``ca``."""
+
+    ca = Path()
+
+    def _more(self) -> dict[str, Any]:
+        self.ca = self.directory / "ca.crt"
+        certificate(self.directory, "server")
+        return {
+            "http": {
+                "addr": self.host,
+                "tls": {
+                    "certificate": str(self.directory / "server.crt"),
+                    "key": str(self.directory / "server.key"),
+                },
+            }
+        }
+
+
+def certificate(
+    directory: Path, name: str, *, address: str = "127.0.0.1", days: int = 30
+) -> None:
+    """``NAME.crt`` and ``NAME.key`` for an address, by the CA ``ca.crt``, made if need be."""
+    commands = []
+    if not (directory / "ca.crt").exists():
+        commands.append(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 "
+            "-subj /CN=tests -keyout ca.key -out ca.crt"
+        )
+    (directory / f"{name}.names").write_text(f"subjectAltName=IP:{address}")
+    commands.append(
+        f"req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} "
+        f"-keyout {name}.key -out {name}.csr"
+    )
+    commands.append(
+        f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days {days} "
+        f"-extfile {name}.names -out {name}.crt"
+    )
+    for command in commands:
+        subprocess.run(
+            ["openssl", *command.split()], cwd=directory, check=True, capture_output=True
+        )
+
+
+class TokenRegistry(Registry):
+    """One that wants tokens of a service of the tests' own, at ``token_host``.
+
+    ``lifetime`` is that of a token, in seconds.  The user is ``pusher`` with ``password``;
+    without a password a token is for pulling.  ``asked`` has the headers of each request.
+    """
+
+    password = "canary-7tWv-password"
+    token_host = ""
+    lifetime = 60
+    _service: http.server.ThreadingHTTPServer | None = None
+
+    def _more(self) -> dict[str, Any]:
+        certificate(self.directory, "signer")
+        registry = self
+
+        class Service(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                login = base64.b64encode(f"pusher:{registry.password}".encode()).decode()
+                given = self.headers.get("authorization")
+                registry.asked.append(dict(self.headers))
+                status, answer = 200, {"token": registry.token(query["scope"], bool(given))}
+                if given not in (None, f"Basic {login}"):
+                    status, answer = 401, {"details": "wrong"}
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.asked: list[dict[str, str]] = []
+        self._service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
+        threading.Thread(target=self._service.serve_forever, daemon=True).start()
+        self.token_host = f"127.0.0.1:{self._service.server_address[1]}"
+        return {
+            "auth": {
+                "token": {
+                    "realm": f"http://{self.token_host}/token",
+                    "service": "tests",
+                    "issuer": "eggcrate",
+                    "rootcertbundle": str(self.directory / "ca.crt"),
+                }
+            }
+        }
+
+    def token(self, scopes: Sequence[str], may_push: bool) -> str:
+        """A token for these scopes, signed as JWT wants it (RFC 7515, ES256)."""
+        access = []
+        for scope in scopes:
+            kind, name, actions = scope.split(":")
+            allowed = [a for a in actions.split(",") if may_push or a == "pull"]
+            access.append({"type": kind, "name": name, "actions": allowed})
+        der = subprocess.run(
+            ["openssl", "x509", "-in", "signer.crt", "-outform", "DER"],
+            cwd=self.directory, check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        now = int(time.time())
+        head = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
+        body = {
+            "iss": "eggcrate", "sub": "pusher", "aud": "tests", "access": access, "iat": now,
+            "nbf": now - 5, "exp": now + self.lifetime, "jti": secrets.token_hex(8),
+        }  # fmt: skip
+        text = ".".join(_base64(json.dumps(part).encode()) for part in (head, body))
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", "signer.key"],
+            cwd=self.directory, check=True, capture_output=True, input=text.encode(),
+        ).stdout  # fmt: skip
+        return f"{text}.{_base64(_raw_signature(signed))}"
+
+    def tearDown(self) -> None:
+        if self._service is not None:
+            self._service.shutdown()
+            self._service.server_close()
+            self._service = None
+        super().tearDown()
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _raw_signature(der: bytes) -> bytes:
+    """The two numbers of an ECDSA signature side by side, as JWT wants them."""
+    numbers, place = [], 2
+    for _ in range(2):
+        length = der[place + 1]
+        numbers.append(int.from_bytes(der[place + 2 : place + 2 + length], "big"))
+        place += 2 + length
+    return b"".join(number.to_bytes(32, "big") for number in numbers)
 
 
 class Container:
@@ -510,6 +678,9 @@ runroot = "{self.directory / "run" / driver}"
 DOCKER_ENGINE = DockerEngine("DOCKER_ENGINE", "docker.io")
 PODMAN = Podman("PODMAN", "podman")
 REGISTRY = Registry("REGISTRY", "docker-registry")
+REGISTRY_WITH_PASSWORD = PasswordRegistry("REGISTRY_WITH_PASSWORD", "docker-registry")
+REGISTRY_WITH_TLS = TLSRegistry("REGISTRY_WITH_TLS", "docker-registry")
+REGISTRY_WITH_TOKENS = TokenRegistry("REGISTRY_WITH_TOKENS", "docker-registry")
 NGINX = Nginx("NGINX", "nginx-light")
 # Nothing is needed but time: these tests are not among those of `make check`.
 SLOW = Layer("SLOW", "")

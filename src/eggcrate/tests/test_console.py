@@ -31,7 +31,7 @@ from eggcrate.tests.validator import validate
 
 COMMANDS = (
     *("build", "plan", "why", "diff", "report"),
-    *("verify", "save", "sbom", "rebase", "settings", "cache"),
+    *("verify", "save", "push", "sbom", "rebase", "settings", "cache"),
 )
 
 # ``bin/image`` in a process of its own
@@ -110,6 +110,7 @@ class Words(unittest.TestCase):
             ("diff",),
             ("report",),
             ("verify",),
+            ("push",),
             ("sbom",),
             ("rebase",),
             ("settings",),

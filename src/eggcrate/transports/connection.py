@@ -49,6 +49,8 @@ _SMALL_ANSWER = 1 << 20
 # nor is anything quoted at greater length, in characters
 _QUOTED = 200
 _BLOCK = 1 << 18
+# what is left of an answer is read, so that its connection can be used again, up to so much
+_DRAINED = 1 << 14
 # of openssl's verify(1)
 _NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
@@ -143,7 +145,7 @@ class Connection:
         scheme = "http" if host in access.insecure else "https"
         self._scopes = [f"repository:{path}:{actions}"]
         self._scopes += [f"repository:{source}:pull" for source in sources]
-        self.origin = f"{scheme}://{'registry-1.docker.io' if host == _HUB else host}"
+        self.origin = f"{scheme}://{f'registry-1.{_HUB}' if host == _HUB else host}"
         self._stop = stop or threading.Event()
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
@@ -599,6 +601,11 @@ class Connection:
                 "raise the limit of the server in front of the registry, nginx's "
                 "client_max_body_size 0 for instance, or the quota",
             )
+        if b"HTTP request to an HTTPS server" in answer.body:
+            return TransportError(
+                f"{self.host} speaks TLS, but is named among the insecure registries",
+                "take it out of insecure-registries (--insecure), and name its CA if need be",
+            )
         if answer.is_page and answer.status < 400:
             return self.page(answer)
         if answer.status in PASSING:
@@ -733,10 +740,12 @@ def _classes(limit: float) -> dict[str, Any]:
 def _discard(response: Any) -> None:
     """Be done with an answer: its connection can't be used again unless all has been read."""
     with contextlib.suppress(Exception):
-        if response.length_remaining == 0 or getattr(response, "_fp", None) is None:
-            response.release_conn()
-        else:
+        left = response.length_remaining
+        if left is None or left > _DRAINED:
             response.close()
+        else:
+            response.drain_conn()
+            response.release_conn()
 
 
 def _origin(url: str) -> str:

@@ -21,7 +21,7 @@ from eggcrate.errors import TransportError
 logger = logging.getLogger(__name__)
 
 # Docker Hub has the name that its first registry had.
-_HUB = ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io")
+_HUB = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # seconds for a helper, which may have to ask somebody; then it hangs
 HELPER_LIMIT = 30.0

@@ -59,6 +59,10 @@ _ONE_REQUEST = 8 << 20
 _CHUNKS = (1 << 62, 32 << 20, 8 << 20)
 # what another session, or a moment later, may make good
 _UPLOAD_AGAIN = (*PASSING, 202, 204, 400, 404, 416)
+# What docker-registry says while somebody else pushes the same layer into the same repository:
+# for a moment the file that says that the layer is there is empty.
+_NOT_YET = re.compile(rb"DIGEST_INVALID|BLOB_UNKNOWN")
+_MANIFEST_TRIES = 5
 # how often a list of referrers is written anew because somebody else has written it
 _REFERRER_TRIES = 8
 
@@ -202,12 +206,18 @@ class Repository:
         """
         _check(reference, self.name)
         digest = digest_of(data)
-        answer = self._connection.call(
-            "PUT",
-            f"manifests/{reference}",
-            headers={"Content-Type": media_type, "Content-Length": str(len(data))},
-            body=lambda: data,
-        )
+        limits = self._connection.limits
+        deadline = time.monotonic() + limits.total
+        for attempt in range(1, _MANIFEST_TRIES + 1):
+            answer = self._connection.call(
+                "PUT",
+                f"manifests/{reference}",
+                headers={"Content-Type": media_type, "Content-Length": str(len(data))},
+                body=lambda: data,
+            )
+            if _NOT_YET.search(answer.body) is None or attempt == _MANIFEST_TRIES:
+                break
+            self._connection.rest(attempt, deadline)
         if answer.status not in (200, 201, 202):
             raise self._refused_push(answer, f"take the manifest {reference}")
         said = answer.headers.get("docker-content-digest", digest)
@@ -354,9 +364,10 @@ class Repository:
         """Whether the repository has the blob."""
         _check(descriptor.digest, self.name)
         answer = self._connection.call("HEAD", f"blobs/{descriptor.digest}")
-        if answer.status == 404:
+        if answer.status in (400, 404):
+            # 400 is nobody's no; what is the matter is said to an upload, or it is over
             return False
-        if answer.status not in (200, 307):
+        if answer.status != 200:
             raise self._connection.refusal(answer, f"say whether it has {descriptor.digest}")
         length = answer.headers.get("content-length")
         if length not in (None, str(descriptor.size)):
@@ -655,7 +666,7 @@ class _Upload:
 
     location: str | None
     offset: int = 0
-    chunk: int = _CHUNKS[0]
+    chunk: int = 1 << 62
 
     def smaller(self, size: int) -> bool:
         """Whether less can go with a request, which it does from now on."""

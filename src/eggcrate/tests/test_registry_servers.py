@@ -1,0 +1,244 @@
+"""Debian's docker-registry takes what we push, and strangers read it; and the other way."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+from collections.abc import Iterator
+from unittest import mock
+
+from eggcrate.errors import TransportError
+from eggcrate.image import oci
+from eggcrate.image.layout import Image
+from eggcrate.image.oci import Descriptor, Reference
+from eggcrate.image.store import Store
+from eggcrate.tests import layers
+from eggcrate.tests.test_registry import image_of
+from eggcrate.transports import registry
+from eggcrate.transports.registry import Access, Repository
+
+
+class Server(unittest.TestCase):
+    """A store, an image in it, and a home with the credentials that a test wants."""
+
+    layer: layers.Registry
+
+    def setUp(self) -> None:
+        self.layer.require(self)
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = pathlib.Path(scratch.name)
+        self.store = Store(self.root / "store")
+        self.host = self.layer.host
+        # each test has repositories of its own
+        self.path = re.sub(r"\W+", "-", self.id().rpartition(".")[2].lower().replace("_", "-"))
+        patched = mock.patch.dict(
+            os.environ, {"HOME": str(self.root), "PATH": os.environ["PATH"]}, clear=True
+        )
+        patched.start()
+        self.addCleanup(patched.stop)
+        self.access = Access(insecure=frozenset((self.host,)))
+        self.image = image_of(self.store, b"base" * 50_000, self.id().encode() * 300_000)
+
+    def login(self, password: str) -> None:
+        file = self.root / ".docker" / "config.json"
+        file.parent.mkdir()
+        auth = base64.b64encode(f"pusher:{password}".encode()).decode()
+        file.write_text(json.dumps({"auths": {self.host: {"auth": auth}}}))
+        file.chmod(0o600)
+
+    def reference(self, tag: str = "1") -> Reference:
+        return Reference(self.host, self.path, tag)
+
+    def push(self, image: Image | None = None, *tags: str) -> registry.Sent:
+        references = [self.reference(tag) for tag in tags or ("1",)]
+        (sent,) = registry.push(image or self.image, self.store, references, access=self.access)
+        return sent
+
+    def pulled(self, tag: str = "1", path: str = "") -> tuple[Descriptor, list[Descriptor]]:
+        """What a repository has under a tag, now in a store of its own."""
+        repository = Repository(self.host, path or self.path, access=self.access)
+        manifest, data = repository.manifest(tag)
+        other = Store(self.root / "other")
+        value = json.loads(data)
+        blobs = [
+            Descriptor(item["mediaType"], item["digest"], item["size"])
+            for item in (value["config"], *value["layers"])
+        ]
+        for blob in blobs:
+            repository.blob(blob, other)
+            other.verify(blob.digest)
+        return manifest, blobs
+
+    def skopeo(self, *words: str) -> str:
+        done = subprocess.run(
+            ["skopeo", *words],
+            env={**os.environ, "REGISTRY_AUTH_FILE": f"{self.root}/.docker/config.json"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def nothing_secret(self, secret: str, texts: Iterator[str]) -> None:
+        pair = base64.b64encode(f"pusher:{secret}".encode()).decode()
+        for text in texts:
+            self.assertNotIn(secret, text)
+            self.assertNotIn(pair, text)
+
+
+class Open(Server):
+    layer = layers.REGISTRY
+
+    def test_skopeo_pulls_what_we_push(self) -> None:
+        self.push()
+        name = f"docker://{self.reference()}"
+        self.skopeo("copy", "--src-tls-verify=false", name, f"oci:{self.root}/oci:1")
+        index = json.loads((self.root / "oci" / "index.json").read_bytes())
+        self.assertEqual(index["manifests"][0]["digest"], self.image.manifest.digest)
+        told = json.loads(self.skopeo("inspect", "--tls-verify=false", name))
+        self.assertEqual(told["Digest"], self.image.manifest.digest)
+        self.assertEqual(told["Layers"], [one.descriptor.digest for one in self.image.layers])
+
+    def test_we_pull_what_skopeo_pushes(self) -> None:
+        self.push()
+        for kind in ("v2s2", "oci"):
+            self.skopeo(
+                "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format", kind,
+                f"docker://{self.reference()}", f"docker://{self.host}/{self.path}:{kind}",
+            )  # fmt: skip
+            manifest, blobs = self.pulled(kind)
+            self.assertEqual("docker" in manifest.media_type, kind == "v2s2")
+            self.assertEqual(len(blobs), 3)
+
+    def test_only_what_is_new_is_sent(self) -> None:
+        self.push()
+        sent = self.push(image_of(self.store, b"base" * 50_000, b"changed"), "2")
+        self.assertEqual((sent.layers, sent.layers_there), (2, 1))
+        self.assertLess(sent.bytes, 64_000)
+
+    def test_a_mount_and_one_that_is_refused(self) -> None:
+        self.push()
+        base = f"{self.host}/{self.path}"
+        for source, there in ((base, 2), (f"{self.host}/nowhere", 0)):
+            reference = Reference(self.host, f"{self.path}-{there}", "1")
+            (sent,) = registry.push(
+                self.image, self.store, [reference], access=self.access, mount_from=[source]
+            )
+            self.assertEqual(sent.layers_there, there)
+            self.assertEqual(self.pulled(path=reference.path)[0], self.image.manifest)
+
+    def test_e6_fifty_pushes_at_once(self) -> None:
+        images = [
+            image_of(self.store, b"base" * 50_000, f"{number}".encode() * 9000)
+            for number in range(50)
+        ]
+        with concurrent.futures.ThreadPoolExecutor(50) as pool:
+            list(pool.map(lambda n: self.push(images[n], f"t{n}"), range(50)))
+        for number in range(0, 50, 7):
+            self.assertEqual(self.pulled(f"t{number}")[0], images[number].manifest)
+        repository = Repository(self.host, self.path, access=self.access)
+        self.assertEqual(
+            [repository.digest(f"t{number}") for number in range(50)],
+            [image.manifest.digest for image in images],
+        )
+
+    def test_e8_four_attach_at_once(self) -> None:
+        self.push()
+
+        def attach(number: int) -> str:
+            repository = Repository(self.host, self.path, access=self.access, writing=True)
+            data = f"{number}".encode()
+            return repository.attach(self.image.manifest, "a/b", "a/c", data).digest
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            made = set(pool.map(attach, range(4)))
+        repository = Repository(self.host, self.path, access=self.access)
+        found = repository.referrers(self.image.manifest)
+        self.assertEqual({entry["digest"] for entry in found}, made)
+        tag = self.image.manifest.digest.replace(":", "-")
+        raw = self.skopeo(
+            "inspect", "--tls-verify=false", "--raw", f"docker://{self.host}/{self.path}:{tag}"
+        )
+        self.assertEqual(json.loads(raw)["mediaType"], oci.INDEX)
+
+    def test_what_is_not_there(self) -> None:
+        repository = Repository(self.host, self.path, access=self.access)
+        self.assertIsNone(repository.digest("1"))
+        with self.assertRaisesRegex(TransportError, "has no tag 1 "):
+            repository.manifest("1")
+
+
+class Password(Server):
+    layer: layers.PasswordRegistry = layers.REGISTRY_WITH_PASSWORD
+
+    def test_with_the_password(self) -> None:
+        self.login(self.layer.password)
+        with self.assertLogs(level="DEBUG") as logs:
+            self.push()
+            self.pulled()
+        self.nothing_secret(self.layer.password, iter(logs.output))
+        self.skopeo("inspect", "--tls-verify=false", f"docker://{self.reference()}")
+
+    def test_without_and_with_a_wrong_one(self) -> None:
+        with self.assertRaisesRegex(TransportError, "asks who we are for .* no file has"):
+            self.push()
+        self.login("wrong")
+        with self.assertRaisesRegex(
+            TransportError, r"not take the credentials of .*config.json"
+        ):
+            self.push()
+
+
+class TLS(Server):
+    layer: layers.TLSRegistry = layers.REGISTRY_WITH_TLS
+
+    def test_a_ca_of_our_own(self) -> None:
+        self.access = Access()
+        with self.assertRaisesRegex(TransportError, "of nobody whom this machine trusts"):
+            self.push()
+        self.access = Access(ca=self.layer.ca)
+        self.push()
+        self.assertEqual(self.pulled()[0], self.image.manifest)
+
+    def test_insecure_is_plain_http_and_nothing_else(self) -> None:
+        with self.assertRaisesRegex(TransportError, "speaks TLS, but is named among"):
+            self.push()
+
+
+class Tokens(Server):
+    layer: layers.TokenRegistry = layers.REGISTRY_WITH_TOKENS
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.access = Access(
+            insecure=frozenset((self.host, self.layer.token_host)),
+            token_hosts=frozenset((self.layer.token_host,)),
+        )
+
+    def test_a_push_with_tokens_that_expire(self) -> None:
+        self.login(self.layer.password)
+        # docker-registry gives an expired token another minute
+        with (
+            mock.patch.object(self.layer, "lifetime", -58),
+            self.assertLogs(level="DEBUG") as logs,
+        ):
+            self.push()
+            self.assertEqual(self.pulled()[0], self.image.manifest)
+        self.nothing_secret(self.layer.password, iter(logs.output))
+
+    def test_a_pull_by_nobody_and_a_push(self) -> None:
+        with self.assertRaisesRegex(TransportError, "asks who we are"):
+            self.push()
+        self.login(self.layer.password)
+        self.push()
+        self.root.joinpath(".docker", "config.json").unlink()
+        self.assertEqual(self.pulled()[0], self.image.manifest)
