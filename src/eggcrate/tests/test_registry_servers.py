@@ -101,7 +101,13 @@ class Open(Server):
     def test_skopeo_pulls_what_we_push(self) -> None:
         self.push()
         name = f"docker://{self.reference()}"
-        self.skopeo("copy", "--src-tls-verify=false", name, f"oci:{self.root}/oci:1")
+        self.skopeo(
+            "copy",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+            name,
+            f"oci:{self.root}/oci:1",
+        )
         index = json.loads((self.root / "oci" / "index.json").read_bytes())
         self.assertEqual(index["manifests"][0]["digest"], self.image.manifest.digest)
         told = json.loads(self.skopeo("inspect", "--tls-verify=false", name))

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""A push by eggcrate and by skopeo to the same registry: times, bytes sent, memory.
+
+::
+
+    python3 benchmarks/push.py
+
+README.rst beside this file says what the rows a and b are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "src")]
+
+# the table is that of the other benchmarks
+from benchmarks import builder, images  # noqa: E402 - the line above makes it importable
+from benchmarks.builder import SECONDS, Line  # noqa: E402 - as above
+from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as above
+from eggcrate.image import layout, oci  # noqa: E402 - as above
+from eggcrate.image.layout import Image  # noqa: E402 - as above
+from eggcrate.image.plan import amount, bytes_file, merge, plan_layers  # noqa: E402 - as above
+from eggcrate.image.store import Store  # noqa: E402 - as above
+from eggcrate.tests import layers  # noqa: E402 - as above
+
+ROWS = {
+    "a": "One small layer has changed; ratios to eggcrate",
+    "b": "A first push of 200 MB; ratios to eggcrate",
+}
+
+
+def bytes_text(value: float) -> str:
+    """A number of bytes for people."""
+    return amount(round(value))
+
+
+LINES = {
+    "a": (
+        Line("eggcrate", "a eggcrate", SECONDS),
+        Line("skopeo copy", "a skopeo", SECONDS, to="a eggcrate", least=1),
+        Line("bytes sent, eggcrate", "a bytes eggcrate", bytes_text, most=64_000),
+        Line("bytes sent, skopeo", "a bytes skopeo", bytes_text, to="a bytes eggcrate"),
+    ),
+    "b": (
+        Line("eggcrate", "b eggcrate", SECONDS),
+        Line("skopeo copy", "b skopeo", SECONDS, to="b eggcrate", least=1),
+        Line("memory, eggcrate", "b memory eggcrate", bytes_text, most=128e6),
+        Line("memory, skopeo", "b memory skopeo", bytes_text, to="b memory eggcrate"),
+    ),
+}
+
+# What bin/image does once it knows the image: in a process of its own, as people call it.
+_PUSH = """
+import pathlib, pickle, sys
+sys.path[:0] = {path!r}
+from eggcrate.image.oci import parse
+from eggcrate.image.store import Store
+from eggcrate.transports import registry
+image = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+reference = parse(sys.argv[2])
+access = registry.Access(insecure=frozenset([reference.host]))
+registry.push(image, Store(pathlib.Path(sys.argv[3])), [reference], access=access)
+"""
+# Layers of the first image in MB, as those of an application on Debian's packages
+_SIZES = (80, 60, 30, 20, 8, 2)
+
+
+@dataclasses.dataclass(slots=True)
+class Bench:
+    """A store with images, and where they lie for skopeo."""
+
+    directory: Path
+    store: Store
+    random: random.Random
+    figures: Figures
+
+    def note(self, name: str, value: float) -> None:
+        """Keep a figure of a run."""
+        self.figures.setdefault(name, []).append(value)
+
+    def image(self, changed: bytes) -> Image:
+        """The image with another small layer: random bytes, which nothing makes smaller."""
+        groups = ("packages", *(f"egg {number}-1" for number in range(1, 10)))
+        entries = [
+            bytes_file(f"srv/{size}", self._content(size), group=group, reason="benchmark")
+            for size, group in zip(_SIZES, groups, strict=False)
+        ]
+        entries.append(bytes_file("srv/app.py", changed, group="develop shop", reason="code"))
+        image = layout.make_image(
+            plan_layers(merge(entries), 12),
+            platform=oci.Platform("linux", "amd64"),
+            runtime=oci.RuntimeConfig(),
+            references=(),
+            store=self.store,
+            compression="gzip",
+            epoch=0,
+        )
+        layout.write_layout(image, self.store, self.directory / "oci")
+        (self.directory / "image").write_bytes(pickle.dumps(image))
+        return image
+
+    def _content(self, size: int) -> bytes:
+        return random.Random(size).randbytes(size * 1_000_000)  # noqa: S311 (bulk)
+
+    def push(self, who: str, host: str, name: str) -> tuple[float, float]:
+        """Push the last image to a repository: seconds, and peak memory in bytes."""
+        if who == "eggcrate":
+            words = [sys.executable, "-c", _PUSH.format(path=sys.path)]
+            words += [str(self.directory / "image"), f"{host}/{name}", str(self.store.root)]
+        else:
+            words = [
+                "skopeo",
+                "copy",
+                "--quiet",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+            ]
+            words += [f"oci:{self.directory}/oci", f"docker://{host}/{name}"]
+        began = images.settled()
+        process = subprocess.Popen(words)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        if status:
+            raise BenchmarkError(f"{who} could not push")
+        return time.monotonic() - began, usage.ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def counting(host: str) -> Iterator[tuple[str, list[int]]]:
+    """An address that leads to the registry, and the bytes that were sent to it."""
+    counted = [0]
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+    def pass_on(source: socket.socket, target: socket.socket, *, count: bool) -> None:
+        with contextlib.suppress(OSError):
+            while block := source.recv(1 << 16):
+                if count:
+                    counted[0] += len(block)
+                target.sendall(block)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        address, _, port = host.partition(":")
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((address, int(port)))
+            for ends, count in (((client, server), True), ((server, client), False)):
+                threading.Thread(
+                    target=pass_on, args=ends, kwargs={"count": count}, daemon=True
+                ).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}", counted
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@contextlib.contextmanager
+def empty_registry() -> Iterator[str]:
+    """A registry that has nothing, and of which skopeo remembers nothing."""
+    server = layers.Registry("REGISTRY", "docker-registry")
+    server.setUp()
+    try:
+        if server.unavailable:
+            raise BenchmarkError(server.unavailable)
+        yield server.host
+    finally:
+        server.tearDown()
+
+
+def changed(bench: Bench, runs: int) -> None:
+    """Row a."""
+    with empty_registry() as host, counting(host) as (counted_host, counted):
+        bench.image(b"x")
+        for who in ("eggcrate", "skopeo"):
+            for at in (host, counted_host):
+                bench.push(who, at, f"{who}:0")
+        for run in range(1, runs + 1):
+            say(f"row a, run {run}")
+            for who in turns(run):
+                bench.image(bench.random.randbytes(5000))
+                bench.note(f"a {who}", bench.push(who, host, f"{who}:{run}")[0])
+                bench.image(bench.random.randbytes(5000))
+                counted[0] = 0
+                bench.push(who, counted_host, f"{who}:{run}")
+                bench.note(f"a bytes {who}", counted[0])
+
+
+def first(bench: Bench, runs: int) -> None:
+    """Row b."""
+    bench.image(b"x")
+    for run in range(1, runs + 1):
+        say(f"row b, run {run}")
+        for who in turns(run):
+            with empty_registry() as host:
+                seconds, memory = bench.push(who, host, f"{who}:1")
+            bench.note(f"b {who}", seconds)
+            bench.note(f"b memory {who}", memory)
+
+
+def turns(run: int) -> Sequence[str]:
+    """Who comes first takes turns."""
+    return ("eggcrate", "skopeo")[:: 1 if run % 2 else -1]
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = builder.command_line(__doc__ or "", ROWS, runs=5)
+    load = builder.load_text()
+    figures: Figures = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="eggcrate-benchmark-") as scratch:
+            directory = Path(scratch)
+            store = Store(directory / "store")
+            numbers = random.Random()  # noqa: S311  (nothing secret: content that is new)
+            bench = Bench(directory, store, numbers, figures)
+            for row in options.rows:
+                {"a": changed, "b": first}[row](bench, options.runs)
+    except (AssertionError, BenchmarkError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")
+    known = {
+        **images.machine(),
+        "load": f"{load} before the start, {builder.load_text()} at the end",
+    }
+    print(f"Pushes, medians of {options.runs}\n")
+    print(builder.table({row: ROWS[row] for row in options.rows}, LINES, figures, {}))
+    print()
+    for name, fact in known.items():
+        print(f"{name + ':':11}{fact}")
+    if options.json:
+        builder.write_figures(options.json, known, figures)
+
+
+if __name__ == "__main__":
+    main()
