@@ -60,7 +60,11 @@ def build(settings: ImageSettings, store: Store) -> Outcome:
 def _build(settings: ImageSettings, store: Store) -> Outcome:
     location = settings.location
     before = layout.layer_digests(location / "oci")
-    if settings.refresh:
+    if settings.base:
+        from eggcrate.bases import pinned
+
+        settings = pinned(settings, store)
+    elif settings.refresh:
         from eggcrate.planning import Base
 
         Base(settings, store).refresh()
@@ -95,6 +99,10 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
         )
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
+    if settings.base:
+        from eggcrate.bases import keep_lock
+
+        keep_lock(settings)
     return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
 
 
@@ -107,10 +115,10 @@ def packed_program(settings: ImageSettings, store: Store, path: str) -> Iterator
     if settings.platform != this_platform():
         yield None
         return
-    from eggcrate.planning import Base
+    from eggcrate.planning import base_of
 
     with store.in_use(), tempfile.TemporaryDirectory(prefix="eggcrate-") as scratch:
-        words = Base(settings, store).extract(path, pathlib.Path(scratch))
+        words = base_of(settings, store).extract(path, pathlib.Path(scratch))
         script = pathlib.Path(scratch, "run")
         script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         script.chmod(0o755)
@@ -173,7 +181,13 @@ def verify(settings: ImageSettings, store: Store) -> tuple[Image, Image | None]:
         (fresh.root / "apt").symlink_to(store.root / "apt")
         for deb_file in sorted((store.root / "debs").glob("*.deb")):
             (fresh.root / "debs" / deb_file.name).symlink_to(deb_file)
-        again = _make(settings, plan_image(settings, fresh), fresh)
+        planned = plan_image(settings, fresh, downloads=store)
+        for layer in planned.below.layers:
+            blob = fresh.blob(layer.descriptor.digest)
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.unlink(missing_ok=True)
+            blob.symlink_to(store.blob(layer.descriptor.digest))
+        again = _make(settings, planned, fresh)
     return image, None if again.manifest == image.manifest else again
 
 
@@ -193,6 +207,11 @@ def rebase(settings: ImageSettings, store: Store) -> Outcome:
 def _rebase(settings: ImageSettings, store: Store) -> Outcome:
     from eggcrate.planning import plan_rebased
 
+    if settings.base:
+        raise PlanError(
+            f"the image is built on {settings.base}, and rebase is for Debian's packages",
+            "run the command build --newest: the layers of the application stay as they are",
+        )
     image = last(settings, store)
     details = record.recall_details(store, settings.location)
     before = layout.layer_digests(settings.location / "oci")
@@ -221,6 +240,7 @@ def _make(settings: ImageSettings, planned: Planned, store: Store) -> Image:
         store=store,
         compression=settings.compression,
         epoch=settings.epoch,
+        below=planned.below,
     )
 
 

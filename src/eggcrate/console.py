@@ -382,7 +382,7 @@ def _parameters(settings: ImageSettings) -> dict[str, Any]:
         "platform": str(settings.platform),
         "parts": [part.name for part in settings.parts],
         "directory": settings.directory,
-        "base": f"debian:{settings.suite}" if settings.suite else "debian",
+        "base": settings.base or ":".join(filter(None, ("debian", settings.suite))),
         "os-packages": [*settings.os_packages, *(["auto"] if settings.auto_packages else [])],
         "python": settings.python,
         "user": f"{settings.uid}:{settings.gid}",

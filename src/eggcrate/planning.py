@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate import record
+from eggcrate.bases import ImageBase, Said
 from eggcrate.errors import EggcrateError, PlanError, raise_all
-from eggcrate.image.layout import Image, layer_names
+from eggcrate.image.layout import NOTHING, Below, Image, layer_names
 from eggcrate.image.oci import Healthcheck, RuntimeConfig
 from eggcrate.image.plan import (
+    BASE,
     BuildPlan,
     FileEntry,
     FileType,
@@ -70,6 +71,12 @@ class Planned:
     telling: frozenset[str]
     warnings: tuple[str, ...]
     settings_text: str = ""
+    below: Below = NOTHING
+
+
+def base_of(settings: ImageSettings, store: Store) -> Base | ImageBase:
+    """What the image is built on."""
+    return ImageBase(settings, store) if settings.base else Base(settings, store)
 
 
 def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[Rule, ...]:
@@ -102,9 +109,14 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     return tuple(rules)
 
 
-def plan_image(settings: ImageSettings, store: Store) -> Planned:
-    """The plan of the image, which has passed every check."""
-    base = Base(settings, store)
+def plan_image(
+    settings: ImageSettings, store: Store, *, downloads: Store | None = None
+) -> Planned:
+    """The plan of the image, which has passed every check.
+
+    ``downloads`` is a store that has a base image, if that is another one.
+    """
+    base = base_of(settings, downloads or store if settings.base else store)
     architecture = settings.platform.architecture
     python = base.python()
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
@@ -147,7 +159,8 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         modules = [entry for entry in entries if _is_compiled(entry, settings, python)]
         return bytecode_entries(modules, store, cache_tag=python.cache_tag)
 
-    runtime = _runtime_config(settings, python, relocation, declared)
+    search = search_path(settings, base.said.environment)
+    runtime = _runtime_config(settings, python, relocation, declared, base)
     own = [*payload, *_run_link(settings), start_program(runtime, payload)]
     with ThreadPoolExecutor(1) as beside:
         # other processes compile what is known already, while packages are unpacked here
@@ -194,9 +207,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
             architecture=architecture,
             libc=c_library,
         ),
-        *libraries.check_interpreters(
-            closure.scripts, tree, search=search_path(settings).split(":")
-        ),
+        *libraries.check_interpreters(closure.scripts, tree, search=search.split(":")),
         *virtualenv.check(tree, python),
         *_check_command(runtime, tree),
     ]
@@ -207,6 +218,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         together=settings.together,
         before=layer_names(settings.location / "oci"),
     )
+    plan = BuildPlan((*(layer.plan for layer in base.below.layers), *plan.layers))
     names = {layer.name for layer in plan.layers}
     for patterns in settings.together:
         if f"eggs {' '.join(patterns)}" not in names:
@@ -219,6 +231,7 @@ def plan_image(settings: ImageSettings, store: Store) -> Planned:
         frozenset((*closure.telling, *map(os.fspath, places))),
         tuple(closure.warnings),
         payload_settings.listed(declared),
+        base.below,
     )
 
 
@@ -277,6 +290,7 @@ def _is_compiled(entry: FileEntry, settings: ImageSettings, python: Interpreter)
         entry.path.endswith(".py")
         and entry.type is FileType.REGULAR
         and not entry.path.startswith(f"{_bin(settings).strip('/')}/")
+        and entry.group != BASE
         # nobody imports them where the image runs
         and "/tests/" not in entry.path
         and (entry.group != "packages" or _is_standard_library(entry.path, python))
@@ -295,7 +309,10 @@ def _is_standard_library(path: str, python: Interpreter) -> bool:
 
 
 class Base:
-    """Debian as the base of an image."""
+    """Debian as the base of an image: nothing is below its packages."""
+
+    below = NOTHING
+    said = Said()
 
     def __init__(self, settings: ImageSettings, store: Store) -> None:
         self._settings = settings
@@ -377,7 +394,7 @@ class Base:
         entries = deb.root_entries(
             deb.unpack_all(packages, self._debs), user=user, uid=settings.uid
         )
-        self.binaries = _binaries(entries)
+        self.binaries = libraries.read_all(entries)
         binaries = [
             (digest, libraries.as_record(binary)) for digest, binary in self.binaries.items()
         ]
@@ -428,17 +445,6 @@ class Base:
         return debian.package_for_library(
             library, suite=self._suite, state=self._state, offline=self._settings.offline
         )
-
-
-def _binaries(entries: Sequence[FileEntry]) -> dict[str, Binary | None]:
-    """What files that may be programs or libraries say of themselves, by digest."""
-    found: dict[str, Binary | None] = {}
-    for entry in entries:
-        if libraries.may_be_binary(entry) and entry.digest not in found:
-            # a package's odd file, a test's for instance, is nobody's mistake
-            with contextlib.suppress(PlanError), entry.open() as stream:
-                found[entry.digest] = libraries.read_binary(stream)
-    return found
 
 
 def start_program(runtime: RuntimeConfig, payload: Iterable[FileEntry]) -> FileEntry:
@@ -497,10 +503,13 @@ def _bin(settings: ImageSettings) -> str:
     return f"{settings.directory}/{own.removeprefix(top) if own.startswith(top) else 'bin'}"
 
 
-def search_path(settings: ImageSettings) -> str:
-    """The image's PATH."""
+def search_path(settings: ImageSettings, below: Mapping[str, str] | None = None) -> str:
+    """The image's PATH, on a base that has the variables ``below``."""
     places = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return dict(settings.environment).get("PATH", f"{_bin(settings)}:{places}")
+    own = _bin(settings)
+    others = [place for place in (below or {}).get("PATH", "").split(":") if place != own]
+    places = ":".join(filter(None, others)) or places
+    return dict(settings.environment).get("PATH", f"{own}:{places}")
 
 
 def _runtime_config(
@@ -508,6 +517,7 @@ def _runtime_config(
     python: Interpreter,
     relocation: Relocation,
     declared: Settings | None,
+    base: Base | ImageBase,
 ) -> RuntimeConfig:
     def text(value: str) -> str:
         return os.fsdecode(relocation.text(os.fsencode(value)))
@@ -519,11 +529,13 @@ def _runtime_config(
         return tuple((name, text(value)) for name, value in pairs)
 
     environment = {
-        "PATH": search_path(settings),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        **base.said.environment,
+        "PATH": search_path(settings, base.said.environment),
         **dict(settings.environment),
     }
+    said, inherited = base.said, settings.inherited
     entrypoint = settings.entrypoint
     if entrypoint is None:
         # -I: neither the user's site-packages nor PYTHON* variables reach PID 1
@@ -535,20 +547,24 @@ def _runtime_config(
         if declared and place in (document.path for document in declared.documents):
             url = f"{RUN_DIRECTORY}/settings{place}"
         check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", url)
-    labels = dict(settings.labels)
+    labels = {**base.said.labels, **dict(settings.labels)}
+    if payload_settings.LABEL not in dict(settings.labels):
+        labels.pop(payload_settings.LABEL, None)  # another image's settings
     if declared:
         labels.setdefault(payload_settings.LABEL, payload_settings.label(declared))
     return RuntimeConfig(
         entrypoint=relocated(entrypoint),
         command=relocated(settings.command),
-        user=f"{settings.uid}:{settings.gid}",
-        working_directory=settings.working_directory or settings.directory,
+        user=("user" in inherited and said.user) or f"{settings.uid}:{settings.gid}",
+        working_directory=(
+            settings.working_directory or said.working_directory or settings.directory
+        ),
         environment=relocated_values(sorted(environment.items())),
         exposed_ports=settings.expose,
         volumes=settings.volumes,
         labels=relocated_values(sorted(labels.items())),
-        stop_signal=settings.stop_signal,
-        healthcheck=Healthcheck(relocated(check)) if check else None,
+        stop_signal=("stop-signal" in inherited and said.stop_signal) or settings.stop_signal,
+        healthcheck=Healthcheck(relocated(check)) if check else said.healthcheck,
     )
 
 

@@ -15,7 +15,14 @@ from eggcrate.errors import PlanError
 from eggcrate.image.layers import Layer
 from eggcrate.image.layout import Image, make_layers, with_layers
 from eggcrate.image.oci import Descriptor, Platform, Reference
-from eggcrate.image.plan import BuildPlan, FileEntry, LayerPlan, as_row, from_row
+from eggcrate.image.plan import (
+    BASE_LAYER,
+    BuildPlan,
+    FileEntry,
+    LayerPlan,
+    as_row,
+    from_row,
+)
 from eggcrate.image.store import Store
 from eggcrate.payload.files import TICK, Facts, Files, Stamp, listing, settled, stamp
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from eggcrate.payload.relocation import Relocation
 
 # Raise it whenever a record of an older release must not be used.
-FORMAT = 3
+FORMAT = 4
 
 # Kinds of groups whose files are taken one by one: a changed one changes its entry and its
 # byte-code, and nothing else.
@@ -154,6 +161,7 @@ def _image_row(image: Image) -> dict[str, Any]:
     return {
         "platform": (image.platform.os, image.platform.architecture, image.platform.variant),
         "references": [(r.host, r.path, r.tag) for r in image.references],
+        "base": (image.base_name, image.base_digest),
         "manifest": dataclasses.astuple(image.manifest),
         "config": dataclasses.astuple(image.config),
         "layers": [
@@ -176,11 +184,19 @@ def _image(row: Mapping[str, Any], plans: Sequence[LayerPlan]) -> Image:
         Descriptor(*row["manifest"]),
         Descriptor(*row["config"]),
         tuple(
-            Layer(plan, Descriptor(*descriptor), diff_id, size, key, made=False)
-            for plan, (_, descriptor, diff_id, size, key) in zip(
+            Layer(
+                LayerPlan(name, (), size) if name.startswith(BASE_LAYER) else plan,
+                Descriptor(*descriptor),
+                diff_id,
+                size,
+                key,
+                made=False,
+            )
+            for plan, (name, descriptor, diff_id, size, key) in zip(
                 plans, row["layers"], strict=True
             )
         ),
+        *row["base"],
     )
 
 

@@ -30,9 +30,11 @@ def this_platform() -> Platform:
 class ImageSettings:
     """What an image is to be: the options of ``docker-image``, typed and checked.
 
-    ``suite`` is Debian's, or None for the machine's own; ``python`` is ``auto``,
-    ``debian`` or ``host``.  ``command`` and ``healthcheck`` may name paths of this
-    machine; they are relocated like everything else.
+    ``suite`` is Debian's, or None for the machine's own, where ``base`` is empty; else that is
+    the name of an image, or ``scratch``, and ``base_digest`` is what the name means for this
+    build.  ``python`` is ``auto``, ``base``, ``debian`` or ``host``.  ``inherited`` are the
+    options that the base decides, as nobody has given them.  ``command`` and ``healthcheck``
+    may name paths of this machine; they are relocated like everything else.
     """
 
     references: tuple[Reference, ...]
@@ -42,6 +44,9 @@ class ImageSettings:
     directory: str
     location: pathlib.Path
     suite: str | None = None
+    base: str = ""
+    base_digest: str = ""
+    inherited: tuple[str, ...] = ()
     os_packages: tuple[str, ...] = ()
     auto_packages: bool = False
     python: str = "auto"

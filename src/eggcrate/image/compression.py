@@ -107,6 +107,15 @@ def plain(stream: BinaryIO, media_type: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def faults(media_type: str) -> tuple[type[Exception], ...]:
+    """What reading a stream of :func:`plain` raises when its bytes are not of that type."""
+    import gzip
+    import zlib
+
+    common = (EOFError, zlib.error, gzip.BadGzipFile)
+    return (*common, _zstd().ZstdError) if media_type.endswith("+zstd") else common
+
+
 def cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

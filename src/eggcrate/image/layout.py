@@ -7,7 +7,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -24,7 +24,13 @@ from eggcrate.image.layers import (
     write_layer,
 )
 from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
-from eggcrate.image.plan import BuildPlan, FileEntry, FileType, directory, printable
+from eggcrate.image.plan import (
+    BuildPlan,
+    FileEntry,
+    FileType,
+    directory,
+    printable,
+)
 from eggcrate.image.progress import progress
 from eggcrate.image.store import Store, replacing, sha256, write_if_changed
 
@@ -40,7 +46,8 @@ _CREATED_BY = "eggcrate: "
 class Image:
     """An image whose blobs all lie in a store.
 
-    ``manifest`` describes the document whose digest is the image's.
+    ``manifest`` describes the document whose digest is the image's.  ``base_name`` and
+    ``base_digest`` are those of the base image, empty where there is none.
     """
 
     platform: Platform
@@ -48,6 +55,8 @@ class Image:
     manifest: Descriptor
     config: Descriptor
     layers: tuple[Layer, ...]
+    base_name: str = ""
+    base_digest: str = ""
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -68,6 +77,32 @@ class Image:
         return sum(blob.size for blob in self.blobs)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Below:
+    """What an image is built on: the layers of its base, which lie in the store.
+
+    ``name`` is a reference, or empty for a base that has none; ``digest`` is the base's;
+    ``history`` is as its config has it.
+    """
+
+    name: str = ""
+    digest: str = ""
+    layers: tuple[Layer, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    def annotations(self) -> dict[str, str]:
+        """Those that say what the base is (OCI image-spec, annotations.md)."""
+        named = {"name": self.name, "digest": self.digest}
+        return {
+            f"org.opencontainers.image.base.{key}": value
+            for key, value in named.items()
+            if value
+        }
+
+
+NOTHING = Below()
+
+
 def make_image(
     plan: BuildPlan,
     *,
@@ -77,21 +112,29 @@ def make_image(
     store: Store,
     compression: str,
     epoch: int,
+    below: Below = NOTHING,
 ) -> Image:
-    """The image of a plan; the first bytes are written here, into the store."""
-    layers = make_layers(plan, store=store, compression=compression, epoch=epoch)
+    """The image of a plan; the first bytes are written here, into the store.
+
+    The first layers of the plan are those of ``below``, if it has any.
+    """
+    count = len(below.layers)
+    own = BuildPlan(plan.layers[count:])
+    ours = make_layers(own, store=store, compression=compression, epoch=epoch)
+    layers = (*below.layers, *ours)
     config = oci.config_document(
         platform,
         runtime,
         [layer.diff_id for layer in layers],
-        [oci.History(f"{_CREATED_BY}{printable(layer.plan.name)}") for layer in layers],
+        [oci.History(f"{_CREATED_BY}{printable(layer.plan.name)}") for layer in ours],
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch)),
+        base_history=below.history,
     )
     config_descriptor = Descriptor(oci.CONFIG, store.put(config), len(config))
     manifest = oci.manifest_document(
         config_descriptor,
         [layer.descriptor for layer in layers],
-        {COMPRESSOR: compressor(compression)},
+        {COMPRESSOR: compressor(compression), **below.annotations()},
     )
     return Image(
         platform,
@@ -99,6 +142,8 @@ def make_image(
         Descriptor(oci.MANIFEST, store.put(manifest), len(manifest)),
         config_descriptor,
         layers,
+        below.name,
+        below.digest,
     )
 
 
@@ -187,7 +232,10 @@ def layer_names(root: pathlib.Path) -> list[str]:
     try:
         manifest = _manifest(root)
         history = _read_blob(root, manifest["config"]["digest"])["history"]
-        return [item["created_by"].removeprefix(_CREATED_BY) for item in history]
+        words = [item.get("created_by", "") for item in history]
+        return [
+            text.removeprefix(_CREATED_BY) for text in words if text.startswith(_CREATED_BY)
+        ]
     except _NO_IMAGE:
         return []
 

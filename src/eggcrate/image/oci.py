@@ -102,7 +102,8 @@ class RuntimeConfig:
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     stop_signal: str = ""
-    healthcheck: Healthcheck | None = None
+    # a base image's own is a mapping, as its config has it
+    healthcheck: Healthcheck | Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object "config" of an image config; what is empty is left out."""
@@ -116,7 +117,11 @@ class RuntimeConfig:
             "Volumes": {path: {} for path in self.volumes},
             "Labels": dict(self.labels),
             "StopSignal": self.stop_signal,
-            "Healthcheck": self.healthcheck and self.healthcheck.as_json(),
+            "Healthcheck": (
+                self.healthcheck.as_json()
+                if isinstance(self.healthcheck, Healthcheck)
+                else self.healthcheck
+            ),
         }
         return {key: item for key, item in value.items() if item}
 
@@ -134,8 +139,13 @@ def config_document(
     diff_ids: Sequence[str],
     history: Sequence[History],
     created: str,
+    *,
+    base_history: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """The bytes of an image config (config.md); ``created`` is a date-time of RFC 3339."""
+    """The bytes of an image config (config.md); ``created`` is a date-time of RFC 3339.
+
+    ``base_history`` is that of the base image as it stands in its config.
+    """
     return document(
         {
             **platform.as_json(),
@@ -143,7 +153,8 @@ def config_document(
             "config": runtime.as_json(),
             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
             "history": [
-                {"created": created, "created_by": entry.created_by} for entry in history
+                *base_history,
+                *({"created": created, "created_by": entry.created_by} for entry in history),
             ],
         }
     )

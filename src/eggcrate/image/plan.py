@@ -68,9 +68,43 @@ class FileEntry:
         stream = open_at_once(self.source)
         if self.offset is None:
             return stream
+        if self.size > _SMALL:
+            return io.BufferedReader(_Part(stream, self.offset, self.size), _SMALL)
         with stream:
             stream.seek(self.offset)
             return io.BytesIO(stream.read(self.size))
+
+
+# what is rather read at once than piece by piece
+_SMALL = 1 << 20
+
+
+class _Part(io.RawIOBase):
+    """A file within a file, which it closes with itself."""
+
+    def __init__(self, stream: BinaryIO, offset: int, size: int) -> None:
+        self._stream, self._offset, self._size, self._position = stream, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        self._position = position + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._offset + self._position)
+        data = self._stream.read(max(0, min(len(buffer), self._size - self._position)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def open_at_once(path: str) -> BinaryIO:
@@ -164,6 +198,11 @@ def disk_file(
 # an entry's group is one of these words, or begins with one: "egg Django-5.2.19".
 GROUPS = ("packages", "python", "egg", "environment", "data", "develop", "configuration")
 
+# The group of what a base image has already: it is in the tree, and in no layer of ours.
+BASE = "base"
+# what a base image's layers are called, from the lowest: "base 1", "base 2"
+BASE_LAYER = f"{BASE} "
+
 # An egg of this many bytes is worth a layer of its own.
 _BIG = 4 << 20
 
@@ -181,15 +220,19 @@ PLAN_LAYER = "\n## layer "
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """What will be in one layer: entries in the order of their paths' bytes."""
+    """What will be in one layer: entries in the order of their paths' bytes.
+
+    A base image's layer has none; ``unpacked`` is how many bytes its tar has.
+    """
 
     name: str
     entries: tuple[FileEntry, ...]
+    unpacked: int = 0
 
     @property
     def size(self) -> int:
         """The files' bytes, without the tar's own."""
-        return sum(entry.size for entry in self.entries)
+        return self.unpacked or sum(entry.size for entry in self.entries)
 
     def text(self, number: int) -> str:
         """The layer for people, the ``number``-th of its image."""
@@ -301,6 +344,16 @@ def _same(one: FileEntry, other: FileEntry) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in attributes)
 
 
+def _replaces(entry: FileEntry, first: FileEntry, tree: Mapping[str, FileEntry]) -> bool:
+    """Whether an entry of ours is a file that lies over one of the base image."""
+    if first.group != BASE or entry.group == BASE:
+        return False
+    # what a link to a directory has below it would be gone
+    real = tree.get(resolve(first.path, tree, last=True))
+    kinds = (entry.type, first.type, real and real.type)
+    return FileType.DIRECTORY not in kinds
+
+
 def _order(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
@@ -334,7 +387,8 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
 
     Where directories meet, the first one's attributes hold: what lies lower keeps its
     owner and mode.  A path below a symbolic link to a directory moves to where it leads
-    (``bin/x`` to ``usr/bin/x``), or the link would be replaced in the container.
+    (``bin/x`` to ``usr/bin/x``), or the link would be replaced in the container.  A file of
+    ours takes the place of a base image's file.
     """
     entries = list(entries)
     errors: list[EggcrateError] = []
@@ -378,6 +432,9 @@ def merge(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
             entry = dataclasses.replace(entry, linkname=place(entry.linkname))
         first = tree.setdefault(path, entry)
         if first is not entry and not _same(first, entry):
+            if _replaces(entry, first, tree):
+                tree[path] = entry
+                continue
             errors.append(
                 PlanError(
                     f"/{printable(entry.path)} is claimed twice, with different content: "
@@ -464,7 +521,8 @@ def plan_layers(
     """
     units: dict[str, list[FileEntry]] = collections.defaultdict(list)
     for entry in tree.values():
-        units[_unit(entry)].append(entry)
+        if entry.group != BASE:
+            units[_unit(entry)].append(entry)
     sizes = {unit: sum(entry.size for entry in units[unit]) for unit in units}
     chosen = {unit: patterns for unit in units if (patterns := _asked(unit, together))}
     kinds = {unit.split(" ", 1)[0] for unit in units if unit not in chosen}

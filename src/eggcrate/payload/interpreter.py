@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from eggcrate.errors import PlanError
 from eggcrate.image.plan import FileEntry, FileType, bytes_file, symlink
 from eggcrate.payload.files import Files
-from eggcrate.payload.libraries import MULTIARCH, Linker, read_binary
+from eggcrate.payload.libraries import MULTIARCH, Linker, c_library, read_binary
 from eggcrate.payload.relocation import Relocation, Rule
 
 GROUP = "python"
@@ -97,8 +97,9 @@ def host_entries(
 ) -> list[FileEntry]:
     """The Python that runs buildout with its standard library, for an image with ``tree``.
 
-    Shared libraries of this machine that no layer provides come with it, but never the C
-    library: whether the image's own is new enough, :func:`check_libraries` tells.  ``files``
+    Shared libraries of this machine that no layer provides come with it, but the C library
+    only where the tree has none: whether the image's own is new enough,
+    :func:`check_libraries` tells.  ``files``
     has what is known of the files here, by :func:`host_relocation`.
     """
     files = files or Files(host_relocation())
@@ -192,12 +193,21 @@ def _shared_libraries(
     known = _machine_libraries()
     pending = [entry for entry in entries if ".so" in entry.path or "/bin/" in entry.path]
     taken: set[str] = set()
+    loaders: set[str] = set()
+    # an image of nothing but this Python has no C library, nor what loads it
+    bare = c_library(tree, architecture=architecture) is None
     while pending:
         entry = pending.pop()
         if entry.type is not FileType.REGULAR:
             continue
         with entry.open() as stream:
             binary = read_binary(stream)
+        loader = binary.interpreter if binary and bare else ""
+        if loader and loader not in loaders and not linker.exists(loader):
+            loaders.add(loader)
+            if os.path.isfile(loader):
+                real = os.path.realpath(loader)
+                yield _entry(loader.strip("/"), real, files, f"loads /{entry.path}")
         for library in binary.needed if binary else ():
             if library in taken or (binary and linker.find(library, binary, entry.path)):
                 continue

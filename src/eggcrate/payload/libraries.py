@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import posixpath
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from eggcrate.errors import EggcrateError, PlanError, raise_all
-from eggcrate.image.plan import FileEntry, FileType, printable, resolve
+from eggcrate.image.plan import BASE, FileEntry, FileType, printable, resolve
 from eggcrate.payload.distributions import egg_name
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ _WHEEL_MACHINES = {
 _EXTENSION = re.compile(
     r"(?P<module>[^.]+)\.(?P<tag>cpython-\d+[a-z]*(?:-[\w-]+)?|abi3t?|pypy\d+[\w-]*)\.so"
 )
-# entries that apt has seen to
-_TRUSTED = "packages"
+# entries that apt has seen to, or whoever made the base image
+_TRUSTED = ("packages", BASE)
 _OTHER_PYTHON = "run buildout with the image's Python, or set python = host to pack this one"
 _OTHER_PLATFORM = "build the egg for the image's platform, or list the file in exclude"
 _OTHER_C_LIBRARY = "run buildout on a machine with the same C library, or list it in exclude"
@@ -358,6 +359,17 @@ def may_be_binary(entry: FileEntry) -> bool:
     )
 
 
+def read_all(entries: Iterable[FileEntry]) -> dict[str, Binary | None]:
+    """What files of a base that may be programs or libraries say of themselves, by digest."""
+    found: dict[str, Binary | None] = {}
+    for entry in entries:
+        if may_be_binary(entry) and entry.digest not in found:
+            # a package's odd file, a test's for instance, is nobody's mistake
+            with contextlib.suppress(PlanError), entry.open() as stream:
+                found[entry.digest] = read_binary(stream)
+    return found
+
+
 def binaries(
     tree: Mapping[str, FileEntry],
     store: Store | None = None,
@@ -388,7 +400,7 @@ def _binaries(
         try:
             binary = _remembered(entry, store, known or {})
         except PlanError as error:
-            if entry.group != _TRUSTED:
+            if entry.group not in _TRUSTED:
                 errors.append(error)
             continue
         if binary is not None:
@@ -581,7 +593,7 @@ def _lacks(
     libc = _c_library(tree, linker, store, known)
     lacks = _Lacks({}, {}, {}, {}, {})
     for path, (entry, binary) in found.items():
-        if entry.group == _TRUSTED:
+        if entry.group in _TRUSTED:
             continue
         if binary.machine != architecture:
             lacks.machines.setdefault(binary.machine, []).append(path)
@@ -694,7 +706,7 @@ def _no_modules(tree: Mapping[str, FileEntry], found: _Found) -> Iterator[Eggcra
         if (
             path in found
             or entry.type is not FileType.REGULAR
-            or entry.group == _TRUSTED
+            or entry.group in _TRUSTED
             or not path.endswith(".so")
             or not _EXTENSION.fullmatch(posixpath.basename(path))
         ):
@@ -846,7 +858,7 @@ def check_wheel_tags(
             name != "WHEEL"
             or not directory.endswith((".dist-info", "/EGG-INFO"))
             or entry.type is not FileType.REGULAR
-            or entry.group == _TRUSTED
+            or entry.group in _TRUSTED
         ):
             continue
         tags = _wheel_tags(entry)

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 
 from eggcrate.errors import PlanError
-from eggcrate.image.plan import FileEntry, FileType, bytes_file, printable, resolve, symlink
+from eggcrate.image.plan import (
+    BASE,
+    FileEntry,
+    FileType,
+    bytes_file,
+    printable,
+    resolve,
+    symlink,
+)
 from eggcrate.payload.interpreter import Interpreter
 
 # A line of pyvenv.cfg: name, equals sign, value
@@ -61,7 +69,8 @@ def _configurations(tree: Mapping[str, FileEntry]) -> list[tuple[str, str]]:
     """Each ``pyvenv.cfg`` of a tree, and its text."""
     found = []
     for path, entry in tree.items():
-        if posixpath.basename(path) == "pyvenv.cfg" and entry.type is FileType.REGULAR:
+        ours = entry.type is FileType.REGULAR and entry.group != BASE
+        if ours and posixpath.basename(path) == "pyvenv.cfg":
             with entry.open() as stream:
                 found.append((path, stream.read().decode("utf-8", "surrogateescape")))
     return found

@@ -381,6 +381,12 @@ class Recipe:
         uid, gid = checked(_user, options.get("user", str(_UID)), default=(_UID, _UID))
         layers, together = checked(_layers, options.get("layers", "12"), default=(12, ()))
         site = self._site()
+        is_debian, base = checked(
+            _base, options.get("base", "debian"), site.directory, default=(True, "")
+        )
+        inherited = {"healthcheck", "stop-signal", "user", "workdir"}
+        if options.get("supervisor"):
+            inherited.discard("stop-signal")  # Circus wants its own
         settings = ImageSettings(
             references=references,
             platform=this_platform(),
@@ -392,11 +398,18 @@ class Recipe:
                 default="/",
             ),
             location=pathlib.Path(options["location"]),
-            suite=checked(_suite, options.get("base", "debian"), default=None),
+            suite=base or None if is_debian else None,
+            base="" if is_debian else base,
+            inherited=tuple(sorted(inherited - set(options))),
             os_packages=checked(_packages, options.get("os-packages", ""), default=()),
             auto_packages="auto" in options.get("os-packages", "").split(),
             python=checked(
-                _choice, options, "python", ("auto", "debian", "host"), "auto", default="auto"
+                _choice,
+                options,
+                "python",
+                ("auto", "base", "debian", "host"),
+                "auto",
+                default="auto",
             ),
             include=tuple(
                 checked(self._include, line, default=None)
@@ -454,6 +467,20 @@ class Recipe:
                 SettingsError(
                     f"platform = {platform}: this machine builds for {settings.platform}",
                     "take the option out, or run buildout on such a machine",
+                )
+            )
+        if not is_debian and options.get("os-packages", "").split():
+            errors.append(
+                SettingsError(
+                    f"os-packages: nothing is installed into the base {options['base']}",
+                    "take a base that has the packages, or base = debian",
+                )
+            )
+        if not is_debian and settings.python == "debian":
+            errors.append(
+                SettingsError(
+                    f"python = debian: the base is {options['base']}",
+                    "use base for the Python that it has, or host to pack this one",
                 )
             )
         raise_all(errors)
@@ -643,14 +670,14 @@ def _signal(text: str) -> str:
     return text
 
 
-def _suite(text: str) -> str | None:
+def _base(text: str, top: pathlib.Path) -> tuple[bool, str]:
+    """Whether it is Debian, with the suite; or else the whole name of an image."""
+    from eggcrate.transports.base_image import canonical
+
     kind, _, suite = text.partition(":")
-    if kind != "debian" or not re.fullmatch(r"[a-z][a-z0-9-]*|", suite):
-        raise SettingsError(
-            f"base = {text}: not a base that this release can take",
-            "use debian, or debian:SUITE as in debian:bookworm",
-        )
-    return suite or None
+    if kind == "debian" and re.fullmatch(r"[a-z][a-z0-9-]*|", suite):
+        return True, suite
+    return False, canonical(text, top)
 
 
 def _packages(text: str) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ BELOW = ("environments", "payload", "transports", "image", "runtime", "errors")
 ALLOWED = {
     "recipes": {"console", "build", "settings", "config", *BELOW},
     "console": {"build", "fleet", "planning", "settings", *BELOW},
-    "build": {"planning", "record", "settings", "image", "payload", "errors"},
-    "planning": {"record", "settings", "config", *BELOW},
+    "build": {"planning", "bases", "record", "settings", "image", "payload", "errors"},
+    "planning": {"bases", "record", "settings", "config", *BELOW},
+    "bases": {"settings", "payload", "transports", "image", "errors"},
     "fleet": {"runtime", "errors"},
     "record": {"payload", "image", "runtime", "errors"},
     "settings": {"payload", "image", "runtime", "errors"},

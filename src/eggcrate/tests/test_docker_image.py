@@ -14,6 +14,8 @@ import zc.buildout.testing
 
 from eggcrate.recipes.docker_image import Recipe
 
+DIGEST = f"sha256:{'0' * 64}"
+
 
 class OptionsTest(unittest.TestCase):
     def setUp(self) -> None:
@@ -131,7 +133,44 @@ class OptionsTest(unittest.TestCase):
         self.assertIn("both set", self.complaint(supervisor="circus", command="x"))
 
     def test_a_base_that_can_not_be_taken(self) -> None:
-        self.assertIn("base = alpine", self.complaint(base="alpine"))
+        for base in ("alpine", "ftp://a/b", "oci:", "docker://Acme/x", "dir:/x"):
+            with self.subTest(base):
+                self.assertIn(f"base = {base}", self.complaint(base=base))
+        self.assertNotIn("hunter2", self.complaint(base="docker://me:hunter2@a.example/b"))
+
+    def test_bases(self) -> None:
+        for base, found in {
+            "debian": "",
+            "debian:trixie": "",
+            "scratch": "scratch",
+            "python:3.13-slim": "docker://docker.io/library/python:3.13-slim",
+            "debian:12": "docker://docker.io/library/debian:12",
+            "a.example/b": "docker://a.example/b:latest",
+            "docker://python": "docker://docker.io/library/python:latest",
+            f"docker://a.example/b:1@{DIGEST}": f"docker://a.example/b@{DIGEST}",
+            "docker-daemon:acme/base:1": "docker-daemon:docker.io/acme/base:1",
+            f"docker-daemon:{DIGEST}": f"docker-daemon:{DIGEST}",
+            "oci:bases/one:1": f"oci:{self.directory}/bases/one:1",
+            "oci-archive:/srv/base.tar": "oci-archive:/srv/base.tar",
+            "docker-archive:../b.tar:acme/b:1": (
+                f"docker-archive:{self.directory.parent}/b.tar:acme/b:1"
+            ),
+        }.items():
+            with self.subTest(base):
+                settings = self.recipe(base=base)._settings(parts=())
+                self.assertEqual(settings.base, found)
+        self.assertEqual(self.recipe(base="debian:trixie")._settings(parts=()).suite, "trixie")
+
+    def test_what_a_base_can_not_have(self) -> None:
+        message = self.complaint(base="oci:b", os_packages="nginx-light", python="debian")
+        self.assertIn("os-packages: nothing is installed into the base oci:b", message)
+        self.assertIn("python = debian: the base is oci:b", message)
+
+    def test_what_nobody_has_given_the_base_decides(self) -> None:
+        every = ("healthcheck", "stop-signal", "user", "workdir")
+        self.assertEqual(self.recipe(base="oci:b")._settings(parts=()).inherited, every)
+        settings = self.recipe(base="oci:b", user="5", supervisor="circus")._settings(parts=())
+        self.assertEqual(settings.inherited, ("healthcheck", "workdir"))
 
     def test_a_quote_that_is_not_closed(self) -> None:
         self.assertIn("command: no closing quotation", self.complaint(command="a 'b"))

@@ -13,10 +13,10 @@ import unittest
 from collections.abc import Iterator, Sequence
 from unittest import mock
 
-from eggcrate import planning
 from eggcrate.image.oci import Platform, RuntimeConfig
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
 from eggcrate.image.store import Store
+from eggcrate.payload import libraries
 from eggcrate.payload.closure import Closure
 from eggcrate.payload.interpreter import debian_interpreter
 from eggcrate.payload.relocation import Relocation
@@ -205,7 +205,7 @@ class Extract(unittest.TestCase):
             settings.platform = this_platform()
             (pathlib.Path(directory) / "programs").mkdir()
             base = Base(settings, Store(pathlib.Path(directory, "cache")))
-            base.binaries = planning._binaries(entries)
+            base.binaries = libraries.read_all(entries)
             top = pathlib.Path(directory, "programs")
             words = base.extract("bin/sh", top)
             self.assertEqual(words[0], str(next(top.glob("ld-*"))))

@@ -59,6 +59,9 @@ KEY = b"".join(
 class FakeBase:
     """A base that needs no network: a Python, a shell, and the links that Debian has."""
 
+    below = eggcrate.planning.Base.below
+    said = eggcrate.planning.Base.said
+
     def __init__(
         self, packages: Mapping[str, bytes], lists: str, settings: ImageSettings, store: Store
     ) -> None:
