@@ -136,6 +136,8 @@ class ImageBase:
         self.added: list[str] = []
         self.files = Files(Relocation(()))
         self.binaries: dict[str, Binary | None] = {}
+        # no package goes into the image
+        self.package_for = None
 
     @functools.cached_property
     def image(self) -> base_image.BaseImage:
@@ -287,10 +289,6 @@ class ImageBase:
     def add(self, packages: Iterable[str]) -> list[str]:
         """Nothing can be added to an image of somebody else."""
         return []
-
-    def package_for(self, library: str) -> str | None:
-        """None, as no package goes into the image."""
-        return None
 
     def extract(self, path: str, directory: pathlib.Path) -> tuple[str, ...]:
         """Nothing: what somebody else has built is not run on this machine."""

@@ -35,6 +35,11 @@ _LEFT_OUT = {
     "turtledemo",
 }
 _CONFIG = re.compile(r"config-\d")
+# what of the C library programs may want that this Python does not need
+_C_LIBRARY = (
+    *("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"),
+    *("libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2", "libgcc_s.so.1"),
+)
 _TK = re.compile(r"_tkinter\.|_test|_xxtestfuzz|xxlimited|_ctypes_test")
 
 
@@ -196,6 +201,11 @@ def _shared_libraries(
     loaders: set[str] = set()
     # an image of nothing but this Python has no C library, nor what loads it
     bare = c_library(tree, architecture=architecture) is None
+    for library in _C_LIBRARY if bare else ():
+        if library in known:
+            taken.add(library)
+            place = f"{directory}/{library}"
+            yield _entry(place, os.fspath(known[library]), files, "the C library")
     while pending:
         entry = pending.pop()
         if entry.type is not FileType.REGULAR:

@@ -637,15 +637,16 @@ def check_libraries(
     tree: Mapping[str, FileEntry],
     *,
     architecture: str,
-    package_for: Callable[[str], str | None],
+    package_for: Callable[[str], str | None] | None,
     store: Store | None = None,
     known: Mapping[str, Binary | None] | None = None,
 ) -> list[EggcrateError]:
     """What the ELF files of the tree lack: libraries, symbol versions, their loader.
 
     Files that lack the same share an error, which names the first of them.  ``package_for``
-    names the package that provides a library, for the hint.  Files of the distribution's own
-    packages are taken on trust: apt has resolved what they need.
+    names the package that provides a library, for the hint; it is None where nothing can be
+    added to the base.  Files of the distribution's own packages are taken on trust: apt has
+    resolved what they need.
     """
     found, errors = _binaries(tree, store, known)
     errors.extend(_no_modules(tree, found))
@@ -678,13 +679,15 @@ def check_libraries(
             )
         )
     for library, users in sorted(lacks.libraries.items()):
-        package = package_for(library)
+        package = package_for(library) if package_for else None
         errors.append(
             PlanError(
                 f"/{_first(users)} {_many(users, 'needs', 'need')} the library "
                 f"{printable(library)}, which no layer provides",
                 f"add {package} to os-packages"
                 if package
+                else "take a base that has it, or list the file in exclude"
+                if package_for is None
                 else "add the package that provides it to os-packages, or list the file in "
                 "exclude",
             )
@@ -727,7 +730,7 @@ def missing_packages(
     tree: Mapping[str, FileEntry],
     *,
     architecture: str,
-    package_for: Callable[[str], str | None],
+    package_for: Callable[[str], str | None] | None,
     store: Store | None = None,
     known: Mapping[str, Binary | None] | None = None,
 ) -> tuple[str, ...]:
@@ -736,6 +739,8 @@ def missing_packages(
     With them in the tree there may be more; when all of them are in, what is still missing
     is for :func:`check_libraries` to say.
     """
+    if package_for is None:
+        return ()
     found, _ = _binaries(tree, store, known)
     lacks = _lacks(tree, found, architecture, store, known or {})
     return tuple(sorted({*filter(None, map(package_for, sorted(lacks.libraries)))}))
