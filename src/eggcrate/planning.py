@@ -452,8 +452,9 @@ def start_program(runtime: RuntimeConfig, payload: Iterable[FileEntry]) -> FileE
 
     It insists on a run directory where something names it: a file, the command, a variable.
     """
-    check = runtime.healthcheck.command if runtime.healthcheck else ()
-    words = [*runtime.command, *check, *(value for _, value in runtime.environment)]
+    check = runtime.healthcheck
+    asks = check.command if isinstance(check, Healthcheck) else ()
+    words = [*runtime.command, *asks, *(value for _, value in runtime.environment)]
     named = RUN_DIRECTORY.encode()
     needed = any(RUN_DIRECTORY in word for word in words) or any(
         named in (entry.data or b"") or RUN_DIRECTORY in entry.linkname for entry in payload
