@@ -207,6 +207,22 @@ class OptionsTest(unittest.TestCase):
         self.assertEqual(settings.volumes, ("/data", "/srv/media"))
         self.assertEqual((settings.uid, settings.gid), (0, 0))
 
+    def test_where_it_goes(self) -> None:
+        settings = self.recipe(
+            push="registry.example/shop:1\n localhost:5000/shop",
+            insecure_registries="localhost:5000",
+            token_hosts="login.example",
+        )._settings(parts=())
+        self.assertEqual(
+            [str(item) for item in settings.push],
+            ["registry.example/shop:1", "localhost:5000/shop:latest"],
+        )
+        self.assertEqual(settings.insecure_registries, ("localhost:5000",))
+        self.assertEqual(settings.token_hosts, ("login.example",))
+        for options in ({"push": "a:b:c"}, {"push": "a/B"}, {"token_hosts": "https://x"}):
+            self.assertTrue(self.complaint(**options))
+        self.assertNotIn("canary", self.complaint(push="me:canary@registry.example/shop"))
+
     def test_source_date_epoch(self) -> None:
         with mock.patch.dict(os.environ, SOURCE_DATE_EPOCH="1700000000"):
             self.assertEqual(self.recipe()._settings(parts=()).epoch, 1_700_000_000)

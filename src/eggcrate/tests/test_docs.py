@@ -500,6 +500,8 @@ WRONG = (
     {"labels": "version"},
     {"stop-signal": "SIGTREM"},
     {"layers": "many"},
+    {"push": "me:secret@registry.example/shop"},
+    {"insecure-registries": "http://registry.example"},
     {"supervisor": "circus", "command": "gunicorn shop.wsgi"},
     {"supervisor": "cirus"},
     {"supervisor": "app"},
@@ -522,6 +524,14 @@ class Errors(unittest.TestCase):
         texts = shown(DOCS / "docker-image.rst")
         for message in messages():
             if _OF_DOCKER_IMAGE.fullmatch(message.module):
+                with self.subTest(f"{message.module}.py:{message.line} {message.text}"):
+                    pattern = re.compile(rf"(?:.*[ :])?{message.pattern}")
+                    self.assertTrue(any(map(pattern.fullmatch, texts)))
+
+    def test_every_error_of_registries_is_on_their_page(self) -> None:
+        texts = shown(DOCS / "publishing.rst")
+        for message in messages():
+            if re.fullmatch(r"transports/(?:registry|connection|credentials)", message.module):
                 with self.subTest(f"{message.module}.py:{message.line} {message.text}"):
                     pattern = re.compile(rf"(?:.*[ :])?{message.pattern}")
                     self.assertTrue(any(map(pattern.fullmatch, texts)))
