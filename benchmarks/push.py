@@ -104,7 +104,7 @@ class Bench:
             plan_layers(merge(entries), 12),
             platform=oci.Platform("linux", "amd64"),
             runtime=oci.RuntimeConfig(),
-            references=(),
+            references=(oci.reference("acme/shop", "1"),),
             store=self.store,
             compression="gzip",
             epoch=0,

@@ -26,6 +26,7 @@ from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.site import Site
 from eggcrate.runtime.variables import Document, Piece, Setting, Settings, dumped
 from eggcrate.settings import ImageSettings, document, this_platform
+from eggcrate.tests.fake_registry import FakeRegistry
 from eggcrate.tests.test_record import KEY, PROGRAM, Buildout
 from eggcrate.tests.validator import validate
 
@@ -264,6 +265,62 @@ class Commands(Buildout):
         buffer = out.buffer
         assert isinstance(buffer, io.BytesIO)
         self.assertIn(b"/srv/docs/\\xff\\x0a\\u202e  (", buffer.getvalue())
+
+    # push
+
+    def test_push(self) -> None:
+        server = FakeRegistry()
+        self.addCleanup(server.close)
+        nobody = mock.patch.dict(os.environ, REGISTRY_AUTH_FILE=os.fspath(self.path("none")))
+        nobody.start()
+        self.addCleanup(nobody.stop)
+        self.run_image("build")
+        name = f"{server.host}/acme/shop"
+        _, said = self.run_image("push", name, code=1)
+        self.assertIn(f"bin/image: {server.host} does not speak TLS", said)
+        words = ("push", f"{name}:1", f"{name}:2", "--insecure", server.host)
+        printed, said = self.run_image(*words, "--attach", "sbom,provenance")
+        digest = self.digest()
+        self.assertRegex(
+            printed,
+            rf"\Apushed {name}:1, {name}:2 {digest} \(\d+ kB sent, 0 of 6 layers there\)\n"
+            rf"attached sbom {name}@sha256:\w+\nattached provenance {name}@sha256:\w+\n\Z",
+        )
+        self.assertEqual(said, "")
+        for tag in "12":
+            data = server.manifests["acme/shop", tag][1]
+            self.assertEqual(f"sha256:{hashlib.sha256(data).hexdigest()}", digest)
+        referrers = json.loads(server.manifests["acme/shop", digest.replace(":", "-")][1])
+        self.assertEqual(
+            {entry["artifactType"] for entry in referrers["manifests"]},
+            {"application/vnd.cyclonedx+json", "application/vnd.in-toto+json"},
+        )
+        self.assertIn("6 of 6 layers there", self.run_image(*words)[0])
+        self.assertEqual(self.run_image("-q", *words), ("", ""))
+
+    def test_push_goes_where_the_options_say(self) -> None:
+        server = FakeRegistry()
+        self.addCleanup(server.close)
+        self.run_image("build")
+        settings = dataclasses.replace(
+            self.settings,
+            references=(reference(f"{server.host}/a", "1"),),
+            insecure_registries=(server.host,),
+        )
+        for push in ((), (reference(f"{server.host}/a", "2"),)):
+            settings = dataclasses.replace(settings, push=push)
+            (self.location / "settings.json").write_bytes(document(settings))
+            self.run_image("push")
+        self.assertIn(("a", "1"), server.manifests)
+        self.assertIn(("a", "2"), server.manifests)
+
+    def test_what_can_not_be_attached(self) -> None:
+        self.run_image("build")
+        _, said = self.run_image("push", "--attach", "sbom,cat", code=1)
+        self.assertEqual(
+            said,
+            "bin/image: 'cat' can't be attached; use some of sbom, spdx, provenance\n",
+        )
 
     # why, diff, report
 
