@@ -114,6 +114,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
     push.add_argument(
         "--ca", metavar="FILE", help="certificates to trust beside the machine's (PEM)"
     )
+
+    load = add("load", _load, "put the image into a container engine, as far as it lacks it")
+    host = "unix:///run/docker.sock, tcp://HOST:2375 or ssh://USER@HOST; default: the engine "
+    host += "of the docker command, or podman's socket when only that is there"
+    load.add_argument("--host", metavar="ADDRESS", help=host)
     sbom = add("sbom", _sbom, "print what software is in the image")
     sbom.add_argument(
         "--format",
@@ -328,6 +333,25 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
                 made = place.attach(image.manifest, media_type, media_type, document)
                 if not options.quiet:
                     print(f"attached {word} {place.name}@{made.digest}", flush=True)
+    return 0
+
+
+def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.image.layout import stored
+    from eggcrate.image.plan import amount
+    from eggcrate.transports.engine import Engine, default_host
+
+    image = stored(settings.location / "oci")
+    with Engine(options.host or default_host()) as engine:
+        loaded = engine.load(image)
+    names = ", ".join(reference.familiar for reference in settings.references)
+    if loaded.unchanged:
+        what = f"{names} is in {loaded.engine} already"
+    else:
+        what = f"loaded {names} into {loaded.engine} ({loaded.sent} of {len(image.layers)} "
+        what += f"layers, {amount(loaded.size)} sent)"
+    if not options.quiet:
+        print(f"{settings.location.name}: {what}")
     return 0
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -313,19 +313,96 @@ def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> N
         stream.write(data)
         length += len(data)
 
-    def member(name: str, size: int) -> FileEntry:
-        return FileEntry(name, FileType.REGULAR, 0o644, "", "", size=size)
-
     for name in sorted(documents):
-        write(tar_header(member(name, len(documents[name])), epoch))
+        write(tar_header(_member(name, len(documents[name])), epoch))
         write(documents[name])
         write(bytes(-length % BLOCKSIZE))
     for name in ("blobs", "blobs/sha256"):
         write(tar_header(directory(name, group="", reason=""), epoch))
     for blob in image.blobs:
-        write(tar_header(member(_blob_name(blob), blob.size), epoch))
+        write(tar_header(_member(_blob_name(blob), blob.size), epoch))
         store.write_to(blob.digest, blob.size, stream)
         length += blob.size
         write(bytes(-length % BLOCKSIZE))
     write(bytes(2 * BLOCKSIZE))
     write(bytes(-length % RECORDSIZE))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """The image of a layout at ``root``, as its documents say; no blob has been read.
+
+    ``layers`` and ``diff_ids`` are in the same order.
+    """
+
+    root: pathlib.Path
+    references: tuple[str, ...]
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[str, ...]
+
+    def open(self, blob: Descriptor) -> BinaryIO:
+        """The bytes of a blob."""
+        try:
+            return (self.root / _blob_name(blob)).open("rb")
+        except OSError as error:
+            raise PlanError(
+                f"{self.root / _blob_name(blob)} can't be read: {error.strerror}",
+                "remove the directory, and build again",
+            ) from error
+
+    def docker_archive(self, known: int = 0) -> Iterator[bytes]:
+        """The archive that ``docker load`` reads, piece by piece.
+
+        The first ``known`` layers are named in it, and their bytes are not there.
+        """
+        value = [
+            {
+                "Config": _blob_name(self.config),
+                "RepoTags": list(self.references),
+                "Layers": [_blob_name(layer) for layer in self.layers],
+            }
+        ]
+        manifest = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        yield tar_header(_member("manifest.json", len(manifest)), 0)
+        yield manifest + bytes(-len(manifest) % BLOCKSIZE)
+        left_out = {layer.digest for layer in self.layers[:known]}
+        for blob in dict.fromkeys((self.config, *self.layers)):
+            if blob.digest in left_out:
+                continue
+            yield tar_header(_member(_blob_name(blob), blob.size), 0)
+            with self.open(blob) as stream:
+                while data := stream.read(1 << 20):
+                    yield data
+            yield bytes(-blob.size % BLOCKSIZE)
+        yield bytes(2 * BLOCKSIZE)
+
+
+def stored(root: pathlib.Path) -> Stored:
+    """The image of the layout at ``root``."""
+    try:
+        entries = json.loads((root / "index.json").read_bytes())["manifests"]
+        described = entries[0]
+        manifest = _read_blob(root, described["digest"])
+        config = _read_blob(root, manifest["config"]["digest"])
+        return Stored(
+            root,
+            tuple(
+                entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries
+            ),
+            _descriptor(described),
+            _descriptor(manifest["config"]),
+            tuple(map(_descriptor, manifest["layers"])),
+            tuple(map(str, config["rootfs"]["diff_ids"])),
+        )
+    except _NO_IMAGE as error:
+        raise PlanError(f"there is no image at {root}", "build it first") from error
+
+
+def _descriptor(value: Mapping[str, Any]) -> Descriptor:
+    return Descriptor(str(value["mediaType"]), str(value["digest"]), int(value["size"]))
+
+
+def _member(name: str, size: int) -> FileEntry:
+    return FileEntry(name, FileType.REGULAR, 0o644, "", "", size=size)

@@ -545,7 +545,11 @@ class Recipe:
 
 
 # what bin/image may import that is not in the standard library
-_MODULES = ("eggcrate", "deflate", "packaging", "tqdm", "urllib3", "backports.zstd")
+_MODULES = (
+    *("eggcrate", "deflate", "packaging", "tqdm", "backports.zstd"),
+    # the docker SDK, and what it needs
+    *("docker", "requests", "urllib3", "certifi", "idna", "charset_normalizer"),
+)
 # longer #! lines are cut off (execve(2), before Linux 5.1)
 _LONGEST_SHEBANG = 127
 

@@ -37,7 +37,7 @@ import threading
 import time
 import unittest
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,7 @@ class _Server(Layer):
     """A layer with a directory of its own, and at most one process."""
 
     directory = Path()
+    environ: MutableMapping[str, str] = os.environ
     _process: subprocess.Popen[bytes] | None = None
 
     def setUp(self) -> None:
@@ -195,7 +196,7 @@ class _Server(Layer):
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PATH": PROGRAMS_PATH},
+                env={**self.environ, "PATH": PROGRAMS_PATH},
                 # Ctrl-C is for the test runner, which then tears down
                 start_new_session=True,
             )
@@ -618,7 +619,10 @@ class DockerEngine(Engine):
 
 
 class Podman(Engine):
-    """podman with a storage of the tests' own; as root, for that is what works everywhere."""
+    """podman with a storage of the tests' own; as root, for that is what works everywhere.
+
+    ``serve()`` is the address at which it speaks Docker's API.
+    """
 
     # podman's own meaning of --read-only is: but for /run, /tmp and /var/tmp
     _read_only = ("--read-only", "--read-only-tmpfs=false")
@@ -673,6 +677,18 @@ runroot = "{self.directory / "run" / driver}"
             else:
                 self.unavailable = ""
                 break
+
+    def serve(self) -> str:
+        """Start podman's service, once; its address."""
+        endpoint = self.directory / "podman.sock"
+        if self._process is None:
+            self._spawn(
+                [self._command, "system", "service", "--time=0", f"unix://{endpoint}"],
+                lambda: _answer(_UnixConnection(endpoint), "/_ping", {}).status == 200,
+            )
+        if self.unavailable:
+            raise AssertionError(self.unavailable)
+        return f"unix://{endpoint}"
 
 
 DOCKER_ENGINE = DockerEngine("DOCKER_ENGINE", "docker.io")

@@ -479,7 +479,7 @@ def shown(page: pathlib.Path) -> list[str]:
 
 # The modules whose errors docker-image can pass on
 _OF_DOCKER_IMAGE = re.compile(
-    r"build|image/\w+|payload/\w+|recipes/docker_image|transports/deb(ian)?"
+    r"build|image/\w+|payload/\w+|recipes/docker_image|transports/(deb(ian)?|engine)"
 )
 
 # Options with which the constructor gives an error that the page quotes

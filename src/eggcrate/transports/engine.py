@@ -1,0 +1,518 @@
+"""A container engine, Docker's or podman: an image is put into it, layer by missing layer.
+
+What a load takes is asked over the engine's socket with the standard library: to import the
+docker SDK takes three times as long as the load of a changed line.  Where the engine is
+elsewhere (``ssh://``, ``tcp://`` with TLS), and for all else, the SDK is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import re
+import socket
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from eggcrate.errors import EggcrateError, TransportError
+from eggcrate.image.layout import Stored
+
+# what the docker SDK takes as well
+_OLDEST = (1, 24)
+_SECONDS = 600
+# what an engine is asked first
+_FIRST = "asked for its version"
+_HOW_TO_START = (
+    "start it (systemctl start docker, or for podman systemctl --user start podman.socket), or "
+    "name another one with --host"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load has done: how many layers were sent, and how many bytes in all.
+
+    ``engine`` is its name and version; ``unchanged`` says that the image was there.
+    """
+
+    engine: str
+    sent: int
+    size: int
+    unchanged: bool = False
+
+
+class _Api(Protocol):
+    """What a load asks of an engine, as the docker SDK's ``APIClient`` has it."""
+
+    def version(self, api_version: bool = True) -> dict[str, Any]:
+        """What the engine is, and which version of the API it speaks."""
+
+    def images(self, *, all: bool) -> list[dict[str, Any]]:  # noqa: A002 - the SDK's name for it
+        """Its images, in short."""
+
+    def inspect_image(self, image: str) -> dict[str, Any]:
+        """All that it knows of an image."""
+
+    def load_image(self, data: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+        """Load an archive; what it says meanwhile."""
+
+    def tag(self, image: str, repository: str, tag: str) -> object:
+        """Give an image a name."""
+
+    def close(self) -> None:
+        """Drop the connection."""
+
+
+class _Refused(Exception):
+    """The engine has answered with an error: what it says, and its status (RFC 9110)."""
+
+    def __init__(self, said: str, status: int = 0) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+def default_host(environ: Mapping[str, str] = os.environ) -> str:
+    """The engine that the docker command would talk to, or podman when only that is there.
+
+    ``DOCKER_HOST`` comes first, then the context that ``DOCKER_CONTEXT`` or Docker's
+    ``config.json`` names.
+    """
+    if environ.get("DOCKER_HOST"):
+        return environ["DOCKER_HOST"]
+    home = pathlib.Path(environ.get("DOCKER_CONFIG") or pathlib.Path.home() / ".docker")
+    context = environ.get("DOCKER_CONTEXT") or _read_json(home / "config.json").get(
+        "currentContext"
+    )
+    if context and context != "default":
+        import hashlib
+
+        name = hashlib.sha256(context.encode()).hexdigest()
+        meta = _read_json(home / "contexts" / "meta" / name / "meta.json")
+        host = meta.get("Endpoints", {}).get("docker", {}).get("Host")
+        if not host:
+            raise TransportError(
+                f"there is no context {context!r} of Docker in {home}",
+                "choose one with docker context use, or name the engine with --host",
+            )
+        return str(host)
+    places = ["/var/run/docker.sock"]
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        places += [f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"]
+    places.append("/run/podman/podman.sock")
+    found = next((place for place in places if os.path.exists(place)), places[0])
+    return f"unix://{found}"
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class Engine:
+    """An engine that answers at ``host``: ``unix://``, ``tcp://`` or ``ssh://``."""
+
+    def __init__(self, host: str, *, whole_api: bool = False) -> None:
+        self.host = host
+        self._api: Any = None
+        try:
+            with self.asked(_FIRST):
+                self._api = _client(host) if whole_api or _needs_sdk(host) else _Socket(host)
+                version = self._api.version(api_version=False)
+        except TransportError:
+            self.close()
+            raise
+        components = version.get("Components") or []
+        names = [str(one.get("Name", "")) for one in components if isinstance(one, dict)]
+        self.is_podman = any("podman" in name.lower() for name in names)
+        name = "podman" if self.is_podman else "Docker"
+        number = str(version.get("Version", ""))
+        self.name = f"{name} {'.'.join(number.split('.')[:2])}".strip()
+        spoken = _numbers(str(version.get("ApiVersion", "")))
+        if spoken < _OLDEST:
+            self.close()
+            raise TransportError(
+                f"{self.name} at {host} is too old: it speaks version "
+                f"{version.get('ApiVersion')} of the API, and 1.24 is needed",
+                "use Docker 1.12 or newer, or bin/image save and its own load command",
+            )
+
+    @property
+    def api(self) -> Any:
+        """The client of the docker SDK, for an engine made with ``whole_api``."""
+        return self._api
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._api is not None:
+            self._api.close()
+
+    @contextlib.contextmanager
+    def asked(self, doing: str) -> Iterator[None]:
+        """What goes wrong in the block becomes one of our errors."""
+        try:
+            yield
+        except EggcrateError:
+            raise
+        except Exception as error:
+            raise self._error(error, doing) from error
+
+    def _error(self, error: Exception, doing: str) -> Exception:
+        """What to say of an error of the SDK, of the socket or of the engine itself."""
+        cause = _os_error(error)
+        if isinstance(cause, PermissionError):
+            return TransportError(
+                f"user {os.geteuid()} may not use the engine at {self.host}",
+                "add the user to the group of the socket (docker), or run as root",
+            )
+        if isinstance(cause, (FileNotFoundError, ConnectionRefusedError, socket.gaierror)):
+            return TransportError(
+                f"no container engine answers at {self.host}: {cause.strerror}", _HOW_TO_START
+            )
+        if isinstance(cause, TimeoutError):
+            return TransportError(
+                f"the engine at {self.host} did not answer in {_SECONDS} seconds when it was "
+                f"{doing}",
+                "see what its log says, and run again",
+            )
+        said, status = _said(error)
+        if said is not None:
+            return TransportError(
+                f"the engine at {self.host} says {status or 'no'} when it was {doing}: {said}",
+                "mend that, or see what its log says",
+            )
+        if cause is not None or (doing is not _FIRST and _broken_off(error)):
+            return TransportError(
+                f"the engine at {self.host} broke off when it was {doing}",
+                "see whether it still runs and what its log says, and run again",
+            )
+        if doing is _FIRST:
+            return TransportError(
+                f"what answers at {self.host} is no container engine",
+                "name the socket of one with --host",
+            )
+        return error
+
+    # Loading
+
+    def load(self, image: Stored) -> Loaded:
+        """Put the image into the engine under all its names; only missing layers are sent.
+
+        An engine that wants the whole archive gets it.
+        """
+        if self._has(image):
+            return Loaded(self.name, 0, 0, unchanged=True)
+        known = 0 if self.is_podman else self._known_layers(image)
+        try:
+            size = self._send(image, known)
+        except _Refused:
+            if not known:
+                raise
+            # a layer has gone meanwhile, or this engine looks into the archive for all of them
+            known = 0
+            size = self._send(image, known)
+        if self._id(image.references[0]) not in _ids(image):
+            raise TransportError(
+                f"{self.name} has loaded another image than {image.references[0]}",
+                "see what its log says, and load again",
+            )
+        return Loaded(self.name, len(image.layers) - known, size)
+
+    def _id(self, reference: str) -> str | None:
+        """The ID of the image with that name or ID; None where there is none."""
+        with self.asked("asked for an image"):
+            try:
+                found = str(self._api.inspect_image(reference)["Id"])
+            except Exception as error:
+                if _said(error)[1] == 404:
+                    return None
+                raise
+        return found.removeprefix("sha256:")
+
+    def _has(self, image: Stored) -> bool:
+        """Whether the image was there; it has all its names now."""
+        found = self._id(image.config.digest)
+        if found is None:
+            return False
+        for reference in image.references:
+            if self._id(reference) != found:
+                repository, _, tag = reference.rpartition(":")
+                with self.asked("asked to name an image"):
+                    self._api.tag(image.config.digest, repository, tag)
+        return True
+
+    def _known_layers(self, image: Stored) -> int:
+        """How many of the image's first layers the engine has, one upon the other.
+
+        A layer is known by all that is below it: one that comes later counts only where all
+        before it are the same.
+        """
+        wanted = list(image.diff_ids)
+        best = 0
+        names = {reference.rpartition(":")[0] for reference in image.references}
+        with self.asked("asked for its images"):
+            listed = self._api.images(all=True)
+            # the last image of the same name most likely has the most
+            listed.sort(
+                key=lambda one: (
+                    not any(
+                        _full_name(tag).rpartition(":")[0] in names
+                        for tag in one.get("RepoTags") or ()
+                    ),
+                    -int(one.get("Created") or 0),
+                )
+            )
+            for one in listed[:200]:
+                try:
+                    layers = self._api.inspect_image(one["Id"])["RootFS"].get("Layers") or []
+                except Exception as error:
+                    if _said(error)[1] == 404:
+                        continue  # removed meanwhile
+                    raise
+                best = max(best, _common(wanted, layers))
+                if best >= len(wanted) - 1:
+                    break
+        return best
+
+    def _send(self, image: Stored, known: int) -> int:
+        """How many bytes were sent; what the engine complains about in its answer is raised."""
+        size = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal size
+            for data in image.docker_archive(known):
+                size += len(data)
+                yield data
+
+        try:
+            with self.asked("sent the image"):
+                for line in self._api.load_image(counted()):
+                    if complaint := complaint_of(line):
+                        raise _Refused(complaint)
+        except TransportError as error:
+            if known and _said(error.__cause__)[0] is not None:
+                raise _Refused(error.what) from error
+            raise
+        return size
+
+
+def complaint_of(line: Mapping[str, Any]) -> str:
+    """What a line of an engine's answer complains about; nothing where it is no error."""
+    detail = line.get("errorDetail")
+    if isinstance(detail, dict) and detail.get("message"):
+        return str(detail["message"])
+    return str(line.get("error") or "")
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    count = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        count += 1
+    return count
+
+
+def _full_name(reference: str) -> str:
+    """A name with its registry, as an image layout has it."""
+    host, slash, _ = reference.partition("/")
+    if not slash:
+        return f"docker.io/library/{reference}"
+    if host == "localhost" or "." in host or ":" in host:
+        return reference
+    return f"docker.io/{reference}"
+
+
+def _ids(image: Stored) -> set[str]:
+    """What an engine may call the image: by its config, or where containerd keeps images, by
+    its manifest."""
+    return {
+        image.config.digest.partition(":")[2],
+        image.manifest.digest.partition(":")[2],
+    }
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The error of the system that an error comes from.
+
+    requests and urllib3 have it among their arguments.
+    """
+    seen: set[int] = set()
+    pending: list[Any] = [error]
+    while pending:
+        one = pending.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and (
+            one.errno is not None or isinstance(one, TimeoutError)
+        ):
+            return one
+        pending += [one.__cause__, one.__context__, *one.args, getattr(one, "reason", None)]
+    return None
+
+
+def _said(error: BaseException | None) -> tuple[str | None, int]:
+    """What an engine has answered, and with which status; None where it has not."""
+    if isinstance(error, _Refused):
+        return str(error), error.status
+    explanation = getattr(error, "explanation", None)  # docker.errors.APIError
+    if explanation is not None:
+        return str(explanation), int(getattr(error, "status_code", 0) or 0)
+    return None, 0
+
+
+def _broken_off(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        names & {"HTTPException", "ChunkedEncodingError", "ConnectionError", "ValueError"}
+    )
+
+
+# The docker SDK
+
+
+def _needs_sdk(host: str) -> bool:
+    return host.startswith(("ssh://", "https://", "npipe://")) or (
+        host.startswith("tcp://") and bool(os.environ.get("DOCKER_TLS_VERIFY"))
+    )
+
+
+def _client(host: str) -> Any:
+    """A client of the docker SDK."""
+    try:
+        import docker
+        import docker.tls
+    except ImportError as error:
+        raise TransportError(
+            "the docker SDK, which talks to the Docker Engine, is not here",
+            "add the extra to the eggs of buildout's environment, eggcrate[docker]",
+        ) from error
+    tls: Any = False
+    if os.environ.get("DOCKER_TLS_VERIFY") and host.startswith("tcp://"):
+        place = pathlib.Path(
+            os.environ.get("DOCKER_CERT_PATH") or pathlib.Path.home() / ".docker"
+        )
+        tls = docker.tls.TLSConfig(
+            client_cert=(str(place / "cert.pem"), str(place / "key.pem")),
+            ca_cert=str(place / "ca.pem"),
+            verify=True,
+        )
+    return docker.APIClient(
+        base_url=host,
+        version="auto",
+        timeout=_SECONDS,
+        tls=tls,
+        use_ssh_client=host.startswith("ssh://"),
+    )
+
+
+# The socket
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a socket in the file system."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Socket:
+    """An engine's API over a socket, as far as a load needs it."""
+
+    def __init__(self, host: str) -> None:
+        scheme, _, rest = host.partition("://")
+        self._connection: http.client.HTTPConnection
+        if scheme == "unix":
+            self._connection = _Connection(rest)
+        else:
+            address = urllib.parse.urlsplit(f"//{rest}")
+            if scheme not in ("tcp", "http") or not address.hostname:
+                raise TransportError(
+                    f"{host} is no address of an engine",
+                    "write unix:///run/docker.sock, tcp://HOST:2375 or ssh://USER@HOST",
+                )
+            self._connection = http.client.HTTPConnection(
+                address.hostname, address.port or 2375, timeout=_SECONDS
+            )
+        self._prefix = ""
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._connection.close()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Iterable[bytes] | None = None,
+    ) -> http.client.HTTPResponse:
+        target = self._prefix + urllib.parse.quote(path, safe="/:")
+        if query:
+            target += f"?{urllib.parse.urlencode(query)}"
+        headers = {} if body is None else {"Content-Type": "application/x-tar"}
+        try:
+            self._connection.request(method, target, body, headers)
+        except BrokenPipeError:
+            if body is None:
+                raise
+            # it may have answered before it had read all
+        response = self._connection.getresponse()
+        if response.status >= 400:
+            data = response.read()
+            try:
+                said = str(json.loads(data)["message"])
+            except (ValueError, LookupError, TypeError):
+                said = data[:200].decode("utf-8", "replace") or response.reason
+            raise _Refused(said, response.status)
+        return response
+
+    def version(self, api_version: bool = True) -> dict[str, Any]:
+        """What the engine is; from now on its own version of the API is spoken."""
+        found = json.loads(self._ask("GET", "/version").read())
+        spoken = str(found["ApiVersion"])
+        self._prefix = f"/v{spoken}" if re.fullmatch(r"[0-9.]+", spoken) else ""
+        return dict(found)
+
+    def images(self, *, all: bool) -> list[dict[str, Any]]:  # noqa: A002 - the SDK's name for it
+        """Its images, in short."""
+        found = json.loads(self._ask("GET", "/images/json", {"all": str(int(all))}).read())
+        return list(found)
+
+    def inspect_image(self, image: str) -> dict[str, Any]:
+        """All that it knows of an image."""
+        return dict(json.loads(self._ask("GET", f"/images/{image}/json").read()))
+
+    def load_image(self, data: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+        """Load an archive; what it says meanwhile."""
+        answer = self._ask("POST", "/images/load", {"quiet": "1"}, data).read()
+        return [json.loads(line) for line in answer.splitlines() if line.strip()]
+
+    def tag(self, image: str, repository: str, tag: str) -> object:
+        """Give an image a name."""
+        query = {"repo": repository, "tag": tag}
+        return self._ask("POST", f"/images/{image}/tag", query).read()
