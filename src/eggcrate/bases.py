@@ -11,7 +11,7 @@ import pathlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import PlanError
 from eggcrate.image.layers import Layer
@@ -37,6 +37,9 @@ from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation
 from eggcrate.settings import ImageSettings
 from eggcrate.transports import base_image, deb
+
+if TYPE_CHECKING:
+    from eggcrate.transports.connection import Access
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +72,30 @@ def pinned(settings: ImageSettings, store: Store) -> ImageSettings:
                 "run once with offline = false",
             )
         if digest is None:
-            digest = base_image.resolve(name, settings.platform)
+            digest = _resolved(settings, store)
             if locked and locked != digest:
                 logger.info("base: %s was %s, and is now %s", name, locked, digest)
     elif "@" in name or name.startswith(base_image.DAEMON):
         digest = f"sha256:{name.rpartition('sha256:')[2]}"
     else:
-        digest = base_image.resolve(name, settings.platform)
+        digest = _resolved(settings, store)
     return dataclasses.replace(settings, base_digest=digest)
+
+
+def _resolved(settings: ImageSettings, store: Store) -> str:
+    return base_image.resolve(settings.base, settings.platform, store, access=_access(settings))
+
+
+def _access(settings: ImageSettings) -> Access | None:
+    """What is allowed with a registry, for a base that is in one."""
+    if not settings.base.startswith(base_image.REGISTRY):
+        return None
+    from eggcrate.transports.connection import Access
+
+    return Access(
+        insecure=frozenset(settings.insecure_registries),
+        token_hosts=frozenset(settings.token_hosts),
+    )
 
 
 def keep_lock(settings: ImageSettings) -> None:
@@ -151,6 +170,7 @@ class ImageBase:
             settings.platform,
             self._store,
             offline=settings.offline,
+            access=_access(settings),
         )
 
     @functools.cached_property

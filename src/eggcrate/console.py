@@ -72,7 +72,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
     build = add("build", _build, "build the image anew, as far as something has changed")
     build.add_argument(
-        "--newest", action="store_true", help="ask apt for fresh package lists first"
+        "--newest",
+        action="store_true",
+        help="ask apt for fresh package lists first, or what the base's name means now",
     )
     add("plan", _plan, "print what the image would hold, and write nothing")
     why = add("why", _why, "say why a file is in the image")
@@ -322,7 +324,8 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
         ca=pathlib.Path(options.ca) if options.ca else None,
     )
     with store.in_use():
-        for sent in registry.push(image, store, references, access=access):
+        near = image.base_repositories
+        for sent in registry.push(image, store, references, access=access, mount_from=near):
             if not options.quiet:
                 print(registry.summary(sent), flush=True)
         for host, path in dict.fromkeys((item.host, item.path) for item in references):

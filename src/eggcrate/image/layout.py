@@ -72,6 +72,12 @@ class Image:
         return tuple(found[digest] for digest in sorted(found))
 
     @property
+    def base_repositories(self) -> tuple[str, ...]:
+        """Where the base's layers are to be had: HOST/PATH, or nothing."""
+        host, slash, path = self.base_name.partition("@")[0].partition("/")
+        return (f"{host}/{path.partition(':')[0]}",) if slash else ()
+
+    @property
     def size(self) -> int:
         """What a registry would store, in bytes."""
         return sum(blob.size for blob in self.blobs)

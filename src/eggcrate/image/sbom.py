@@ -32,8 +32,9 @@ Read = Callable[[FileEntry], bytes]
 class Component:
     """Something in one layer that has a name and a version of its own.
 
-    ``kind`` is ``pypi`` (a Python distribution), ``deb`` (a Debian package) or ``generic``
-    (the packed interpreter).  What has the same name and version in one layer is one
+    ``kind`` is ``pypi`` (a Python distribution), ``deb`` (a Debian package), ``generic``
+    (the packed interpreter) or ``oci`` (the base image, whose ``digest`` is its own).  What has
+    the same name and version in one layer is one
     component with several ``locations``, the image paths that tell of it; the same in
     another layer is another component.  ``layer`` is an index into the image's layers.
 
@@ -83,7 +84,19 @@ def inventory(image: Image, read: Read) -> tuple[Component, ...]:
         for name in sorted(draft.provides):
             present[draft.kind, name].append(draft)
     components = [draft.component(tree, present) for draft in drafts.values()]
+    components += _base(image)
     return tuple(sorted(components, key=lambda c: (c.layer, c.kind, c.purl)))
+
+
+def _base(image: Image) -> Iterator[Component]:
+    """The base image; nothing is said of what is in it."""
+    if not image.base_digest:
+        return
+    name = "".join(image.base_repositories) or "base"
+    where = {"repository_url": name} if image.base_name else None
+    purl = _purl("oci", name.rpartition("/")[2], image.base_digest, where)
+    digest = _hex(image.base_digest)
+    yield Component("oci", name, image.base_digest, purl, 0, digest=digest)
 
 
 @dataclasses.dataclass(slots=True)
@@ -840,7 +853,7 @@ def cyclonedx(
 def _cyclonedx_component(image: Image, component: Component) -> dict[str, Any]:
     layer = image.layers[component.layer]
     value: dict[str, Any] = {
-        "type": "platform" if component.kind == "generic" else "library",
+        "type": {"generic": "platform", "oci": "container"}.get(component.kind, "library"),
         "bom-ref": component.ref,
         "name": component.name,
         "version": component.version,
@@ -857,7 +870,8 @@ def _cyclonedx_component(image: Image, component: Component) -> dict[str, Any]:
     }
     if component.digest:
         value["hashes"] = [{"alg": "SHA-256", "content": component.digest}]
-        value["properties"].insert(0, {"name": "eggcrate:hash", "value": _HOW})
+        if component.kind != "oci":
+            value["properties"].insert(0, {"name": "eggcrate:hash", "value": _HOW})
     return {key: item for key, item in value.items() if item}
 
 
@@ -1001,8 +1015,12 @@ def _spdx_package(
         "licenseConcluded": "NOASSERTION",
         "licenseDeclared": _one_expression(licences) if licences else "NOASSERTION",
         "copyrightText": "NOASSERTION",
-        "sourceInfo": f"found in {', '.join(component.locations)} in layer "
-        f"{component.layer + 1}, diff id {image.layers[component.layer].diff_id}",
+        "sourceInfo": (
+            "the image that this one is built on"
+            if component.kind == "oci"
+            else f"found in {', '.join(component.locations)} in layer {component.layer + 1}, "
+            f"diff id {image.layers[component.layer].diff_id}"
+        ),
     }
     if component.version:
         value["versionInfo"] = component.version
@@ -1011,5 +1029,6 @@ def _spdx_package(
         value["supplier"] = f"{kind}: {supplier}"
     if component.digest:
         value["checksums"] = [{"algorithm": "SHA256", "checksumValue": component.digest}]
-        value["comment"] = f"The checksum is {_HOW}."
+        if component.kind != "oci":
+            value["comment"] = f"The checksum is {_HOW}."
     return value

@@ -40,6 +40,7 @@ _C_LIBRARY = (
     *("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1"),
     *("libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2", "libgcc_s.so.1"),
 )
+_LOCALE = "/usr/lib/locale/C.utf8"
 _TK = re.compile(r"_tkinter\.|_test|_xxtestfuzz|xxlimited|_ctypes_test")
 
 
@@ -206,6 +207,9 @@ def _shared_libraries(
             taken.add(library)
             place = f"{directory}/{library}"
             yield _entry(place, os.fspath(known[library]), files, "the C library")
+    if bare and os.path.isdir(_LOCALE):
+        for path in _walk(_LOCALE, files):
+            yield _entry(path.strip("/"), path, files, "the C library's locale")
     while pending:
         entry = pending.pop()
         if entry.type is not FileType.REGULAR:

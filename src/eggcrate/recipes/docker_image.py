@@ -146,7 +146,10 @@ class Recipe:
             token_hosts=frozenset(settings.token_hosts),
         )
         with store.in_use():
-            for sent in registry.push(image, store, settings.push, access=access):
+            near = image.base_repositories
+            for sent in registry.push(
+                image, store, settings.push, access=access, mount_from=near
+            ):
                 self._logger.info("%s", registry.summary(sent))
 
     def _test_nginx(self, settings: ImageSettings, store: Store) -> None:

@@ -378,6 +378,8 @@ class Pages(unittest.TestCase):
         for option, value in examples:
             kept = re.sub(rf"^{option} =.*\n(?: .*\n)*", "", image, flags=re.MULTILINE)
             kept = kept.replace(instead.get(option, "\n\n"), "")
+            if option == "base" and not value.startswith("debian"):
+                kept = re.sub(r"^os-packages =.*\n", "", kept, flags=re.MULTILINE)
             text = f"{head}[image]\n{kept}{option} = {value}\n"
             with self.subTest(f"{option} = {value}"):
                 block = Block("ini", "buildout.cfg", text)
@@ -479,7 +481,8 @@ def shown(page: pathlib.Path) -> list[str]:
 
 # The modules whose errors docker-image can pass on
 _OF_DOCKER_IMAGE = re.compile(
-    r"build|image/\w+|payload/\w+|recipes/docker_image|transports/(deb(ian)?|engine)"
+    r"bases|build|image/\w+|payload/\w+|recipes/docker_image|"
+    r"transports/(base_image|deb(ian)?|engine)"
 )
 
 # Options with which the constructor gives an error that the page quotes
@@ -487,7 +490,12 @@ WRONG = (
     {"os-package": "nginx"},
     {"name": "Acme/Shop"},
     {"tags": "1.4+fix"},
-    {"base": "docker://python:3.13-slim"},
+    {"base": "alpine"},
+    {"base": "oci:"},
+    {"base": "docker://Acme/base"},
+    {"base": "docker://acme/base@latest"},
+    {"base": "oci:bases/python", "os-packages": "nginx-light"},
+    {"base": "oci:bases/python", "python": "debian"},
     {"python": "hots"},
     {"directory": "application"},
     {"directory": "/usr"},

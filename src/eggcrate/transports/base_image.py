@@ -18,7 +18,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from eggcrate.errors import EggcrateError, SettingsError, TransportError
 from eggcrate.image import oci
@@ -26,6 +26,9 @@ from eggcrate.image.compression import SUFFIX, faults, plain
 from eggcrate.image.oci import Descriptor, Platform
 from eggcrate.image.plan import BASE, FileEntry, FileType, amount, directory, printable
 from eggcrate.image.store import Store
+
+if TYPE_CHECKING:
+    from eggcrate.transports.connection import Access
 
 # Raise it whenever a record of an older release must not be used.
 FORMAT = 1
@@ -153,7 +156,10 @@ class BaseImage:
         found = [item for item in items or () if isinstance(item, dict)]
         if sum(not item.get("empty_layer") for item in found) == len(self.layers):
             return tuple(found)
-        return tuple({"created_by": "the base image"} for _ in self.layers)
+        created = (
+            {"created": when} if isinstance(when := self.config.get("created"), str) else {}
+        )
+        return tuple({**created, "created_by": "the base image"} for _ in self.layers)
 
     def setting(self, key: str) -> Any:
         """What its config says of how it is run ("config" of config.md); None for nothing."""
@@ -483,8 +489,10 @@ def _diff_ids(name: str, config: Mapping[str, Any], count: int) -> list[str]:
 # Reading ------------------------------------------------------------------------------
 
 
-def resolve(name: str, platform: Platform) -> str:
-    """The digest of what a base's name means now."""
+def resolve(
+    name: str, platform: Platform, store: Store, *, access: Access | None = None
+) -> str:
+    """The digest of what a base's name means now; ``access`` is for registries."""
     if name.startswith(DOCKER_ARCHIVE):
         place, entry = _docker_archive(name)
         config = _docker_config(name, place, entry)
@@ -492,14 +500,20 @@ def resolve(name: str, platform: Platform) -> str:
     if name.startswith(DAEMON):
         with _daemon(name) as client:
             return str(client.images.get(name.removeprefix(DAEMON)).id)
-    source = _source(name)
+    source = _source(name, store, access)
     if name.startswith(REGISTRY):
         return f"sha256:{hashlib.sha256(source.top()[0]).hexdigest()}"
     return manifest_of(name, source, platform)[1].digest
 
 
 def read(
-    name: str, digest: str, platform: Platform, store: Store, *, offline: bool = False
+    name: str,
+    digest: str,
+    platform: Platform,
+    store: Store,
+    *,
+    offline: bool = False,
+    access: Access | None = None,
 ) -> BaseImage:
     """The base of that name that has ``digest``, brought into the store if it is not there.
 
@@ -516,7 +530,7 @@ def read(
         if name.startswith((DOCKER_ARCHIVE, DAEMON)):
             config, layers = _read_docker(name, digest, platform, store)
         else:
-            config, layers = pull(name, digest, platform, store)
+            config, layers = _pulled(name, digest, platform, store, access)
         document = _parsed(name, config, oci.CONFIG)
         made = _unpacked(name, layers, _diff_ids(name, document, len(layers)), store)
         store.remember(
@@ -569,9 +583,9 @@ def _pinned(name: str, digest: str) -> str:
     return f"{above}{slash}{last.partition(':')[0]}@{digest}"
 
 
-def _source(name: str) -> Source:
+def _source(name: str, store: Store, access: Access | None) -> Source:
     if name.startswith(REGISTRY):
-        return _registry(name)
+        return _Registry(name, store, access)
     kind = LAYOUT if name.startswith(LAYOUT) else ARCHIVE
     path, _, tag = name.removeprefix(kind).partition(":")
     return _Layout(name, _place(name, path, kind), tag)
@@ -586,11 +600,11 @@ def _place(name: str, path: str, kind: str) -> _Place:
         raise _damaged(name, f"it is no tar archive: {error}") from error
 
 
-def pull(
-    name: str, digest: str, platform: Platform, store: Store
+def _pulled(
+    name: str, digest: str, platform: Platform, store: Store, access: Access | None
 ) -> tuple[bytes, tuple[Descriptor, ...]]:
     """The config of a base, and its layers, which are in the store then."""
-    source = _source(_pinned(name, digest))
+    source = _source(_pinned(name, digest), store, access)
     manifest, descriptor = manifest_of(name, source, platform)
     if not name.startswith(REGISTRY) and descriptor.digest != digest:
         raise _damaged(name, "it has changed while it was read")
@@ -760,11 +774,33 @@ def _saved(name: str, digest: str, store: Store) -> Iterator[str]:
 # A registry ---------------------------------------------------------------------------
 
 
-def _registry(name: str) -> Source:
-    raise TransportError(
-        f"the base {name} is in a registry, which this release can't ask",
-        "skopeo copy it to an image layout, and use oci:",
-    )
+class _Registry:
+    """A repository of a registry, with what the name says of it: a tag or a digest."""
+
+    def __init__(self, name: str, store: Store, access: Access | None) -> None:
+        # many builds never need it
+        from eggcrate.transports.registry import Repository
+
+        rest, at, digest = name.removeprefix(REGISTRY).partition("@")
+        if not at:
+            rest, _, digest = rest.rpartition(":")
+        host, _, path = rest.partition("/")
+        self._wanted, self._store = digest, store
+        self._repository = Repository(host, path, access=access)
+
+    def top(self) -> tuple[bytes, str]:
+        descriptor, data = self._repository.manifest(self._wanted)
+        return data, descriptor.media_type
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        if descriptor.media_type in (*INDEXES, *MANIFESTS):
+            return self._repository.manifest(descriptor.digest)[1]
+        self._repository.blob(descriptor, self._store)
+        with self._store.open(descriptor.digest) as stream:
+            return stream.read()
+
+    def fetch(self, descriptor: Descriptor, store: Store) -> None:
+        self._repository.blob(descriptor, store)
 
 
 # Layers -------------------------------------------------------------------------------
