@@ -258,7 +258,8 @@ class ImageBase:
     def python(self) -> Interpreter:
         """The Python of the image, by the option ``python`` and what the base has."""
         wanted, version = self._settings.python, interpreters.this_version()
-        if wanted == "host" or self._settings.base == base_image.SCRATCH:
+        nothing = self._settings.base == base_image.SCRATCH
+        if wanted == "host" or (nothing and wanted == "auto"):
             return interpreters.host_interpreter()
         name = self._settings.base
         found = dict(self._pythons())

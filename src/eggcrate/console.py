@@ -217,7 +217,8 @@ def _why(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
             if entry.path == real
         ]
         if not found:
-            print(f"/{printable(path)} is not in the image", file=sys.stderr)
+            otherwise = ", unless the base has it" if image.base_digest else ""
+            print(f"/{printable(path)} is not in the image{otherwise}", file=sys.stderr)
             status = 1
             continue
         # a directory comes with each layer that has something in it: the first one counts

@@ -268,6 +268,9 @@ class Interpreters(Case):
         self.settings = dataclasses.replace(self.settings, base="scratch", python="auto")
         base = ImageBase(self.settings, self.store)
         self.assertEqual(base.python().origin, "host")
+        only = dataclasses.replace(self.settings, python="base")
+        with self.assertRaisesRegex(PlanError, "the base scratch has no Python"):
+            ImageBase(only, self.store).python()
         self.assertEqual(base.below.layers, ())
         entries = {entry.path: entry for entry in base.entries(base.python())}
         self.assertEqual(entries["tmp"].mode, 0o1777)

@@ -13,7 +13,7 @@ import unittest
 
 from eggcrate.image.plan import FileEntry, FileType, bytes_file, merge
 from eggcrate.payload import interpreter
-from eggcrate.payload.libraries import MULTIARCH
+from eggcrate.payload.libraries import MULTIARCH, read_binary
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}.get(
     platform.machine(), platform.machine()
@@ -83,6 +83,14 @@ class Packed(unittest.TestCase):
     def test_the_c_library_is_the_base_s(self) -> None:
         names = {entry.path.rpartition("/")[2] for entry in self.entries}
         self.assertEqual(names & {*C_LIBRARY}, set())
+
+    def test_where_there_is_none_it_comes_with_what_loads_it(self) -> None:
+        entries = {entry.path: entry for entry in interpreter.host_entries({}, ARCHITECTURE)}
+        with entries[f"usr/local/bin/python{VERSION}"].open() as stream:
+            binary = read_binary(stream)
+        assert binary is not None
+        self.assertIn(binary.interpreter.strip("/"), entries)
+        self.assertIn(f"usr/lib/{MULTIARCH[ARCHITECTURE]}/libc.so.6", entries)
 
     def test_no_path_of_this_machine_remains(self) -> None:
         if sys.base_prefix in ("/usr", "/usr/local"):
