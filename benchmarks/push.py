@@ -84,7 +84,7 @@ _SIZES = (80, 60, 30, 20, 8, 2)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push took: seconds, the peak of memory in bytes, and seconds of the push itself."""
+    """What a push took: seconds, peak of memory in bytes, and seconds without the start."""
 
     seconds: float
     memory: float
