@@ -240,7 +240,8 @@ class ImageBase:
         """What its config says of how it is run."""
         said = self.image.setting
         values, labels, health = said("Env"), said("Labels"), said("Healthcheck")
-        pairs = [str(text).partition("=") for text in values or () if isinstance(values, list)]
+        lines = values if isinstance(values, list) else ()
+        pairs = [str(text).partition("=") for text in lines]
         user, place = str(said("User") or ""), str(said("WorkingDir") or "")
         return Said(
             {name: value for name, equals, value in pairs if name and equals},

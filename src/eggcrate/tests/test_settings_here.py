@@ -34,13 +34,11 @@ class Here(unittest.TestCase):
         self.circus = self.top / "parts" / "conf" / "circus.ini"
         self.nginx = self.top / "parts" / "conf" / "site.conf"
         port = Setting("port", "port", "PORT", "8080", minimum="1024")
+        circus: list[str | Piece] = [f"args = -c {self.nginx} -p {self.nginx}.d\n"]
+        nginx: list[str | Piece] = ["listen ", Piece(port, "word"), ";\ninclude more/*.conf;\n"]
         for path, name, pieces in (
-            (self.circus, "circus", [f"args = -c {self.nginx} -p {self.nginx}.d\n"]),
-            (
-                self.nginx,
-                "nginx",
-                ["listen ", Piece(port, "word"), ";\ninclude more/*.conf;\n"],
-            ),
+            (self.circus, "circus", circus),
+            (self.nginx, "nginx", nginx),
         ):
             path.parent.mkdir(exist_ok=True)
             path.write_text("as bin/buildout has left it")
