@@ -118,9 +118,34 @@ def _parser(name: str) -> argparse.ArgumentParser:
     )
 
     load = add("load", _load, "put the image into a container engine, as far as it lacks it")
-    host = "unix:///run/docker.sock, tcp://HOST:2375 or ssh://USER@HOST; default: the engine "
-    host += "of the docker command, or podman's socket when only that is there"
-    load.add_argument("--host", metavar="ADDRESS", help=host)
+    run = add("run", _run, "run the image: read-only, without privileges, until it ends")
+    for command in (load, run):
+        command.add_argument(
+            "--host",
+            metavar="ADDRESS",
+            help="unix:///run/docker.sock, tcp://HOST:2375 or ssh://USER@HOST; default: the "
+            "engine of the docker command, or podman's socket when only that is there",
+        )
+    run.add_argument(
+        "--settings", metavar="FILE", help="variables: NAME=value lines, or TOML (.toml)"
+    )
+    run.add_argument("--customer", metavar="NAME", help="the table of a TOML file to add")
+    run.add_argument(
+        *("-e", "--env"),
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="one more variable; repeat it for more",
+    )
+    run.add_argument(
+        *("-p", "--publish"),
+        metavar="[ADDRESS:][HOST:]PORT",
+        action="append",
+        default=[],
+        help="where a port is on this machine; default: each of expose, on loopback",
+    )
+    run.add_argument("--network", default="", help="the engine's network, or host")
+    run.add_argument("words", nargs="*", metavar="COMMAND", help="another command, after --")
     sbom = add("sbom", _sbom, "print what software is in the image")
     sbom.add_argument(
         "--format",
@@ -357,6 +382,55 @@ def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     if not options.quiet:
         print(f"{settings.location.name}: {what}")
     return 0
+
+
+def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    from eggcrate.image.layout import stored
+    from eggcrate.payload import settings as runtime
+    from eggcrate.transports import container
+    from eggcrate.transports.engine import Engine, default_host
+
+    names = (*(part.name for part in settings.parts), settings.location.name)
+    declared = runtime.read(
+        settings.site.parts / ".settings" / f"{name}.json" for name in names
+    )
+    if options.customer is not None and options.settings is None:
+        raise PlanError("--customer names a table of a file", "name the file with --settings")
+    environment = {}
+    if options.settings is not None:
+        path = pathlib.Path(options.settings)
+        environment = runtime.given(path, declared, options.customer)
+    for word in options.env:
+        name, equals, value = word.partition("=")
+        environment[name] = value if equals else os.environ.get(name, "")
+    values = runtime.check(declared, environment)
+    for warning in values.warnings if values else ():
+        print(warning, file=sys.stderr)
+    # a setting that says where the container listens says what is to be published
+    ports = {}
+    if declared is not None and values is not None:
+        for setting in declared.settings:
+            if setting.type == "port" and setting.name in values.changed:
+                ports[setting.default] = values.values[setting.name]
+    exposed = []
+    for port in settings.expose:
+        number, _, protocol = port.partition("/")
+        exposed.append(f"{ports.get(number, number)}/{protocol}")
+    publish = [] if options.network == "host" else options.publish or exposed
+    with Engine(options.host or default_host(), whole_api=True) as engine:
+        image = stored(settings.location / "oci")
+        loaded = engine.load(image)
+        if not (options.quiet or loaded.unchanged):
+            print(f"{settings.location.name}: {loaded.sent} layers sent", file=sys.stderr)
+        return container.run(
+            engine,
+            image.references[0],
+            command=options.words,
+            environment=environment,
+            ports=[container.published(text) for text in publish],
+            network=options.network,
+            keep_capabilities=settings.uid == 0,
+        )
 
 
 def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:

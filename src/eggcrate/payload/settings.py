@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 
-from eggcrate.errors import PlanError
+from eggcrate.errors import PlanError, SettingsError, raise_all
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
 from eggcrate.payload.relocation import Relocation
 from eggcrate.runtime import variables
@@ -124,3 +126,107 @@ def listed(settings: Settings | None) -> str:
     return "# set by environment variables:\n" + "".join(
         f"#   {line}\n" for line in table.splitlines()
     )
+
+
+def given(
+    path: pathlib.Path, settings: Settings | None, customer: str | None = None
+) -> dict[str, str]:
+    """The environment that a file gives a container: NAME=value lines, or TOML.
+
+    In TOML (``.toml``) a key is a setting's or a variable's name, and a table holds what one
+    customer has beside, or instead of, what all have.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(
+            f"{path} can't be read: {reason}", "name a file with --settings"
+        ) from error
+    if path.suffix == ".toml":
+        return _toml(path, text, settings, customer)
+    if customer is not None:
+        raise SettingsError(
+            f"{path} has no tables, and --customer {customer} names one",
+            "use TOML, in a file whose name ends in .toml",
+        )
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise SettingsError(
+                f"{path}, line {number}: {name!r} is no name of a variable",
+                "write NAME=value, or NAME alone for what this environment has",
+            )
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+    return found
+
+
+def _toml(
+    path: pathlib.Path, text: str, settings: Settings | None, customer: str | None
+) -> dict[str, str]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}", "mend it") from error
+    own = table.get(customer) if customer is not None else {}
+    if not isinstance(own, dict):
+        names = ", ".join(key for key, value in table.items() if isinstance(value, dict))
+        raise SettingsError(
+            f"{path} has no table [{customer}]", f"name one of {names or 'its tables'}"
+        )
+    common = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    variable = {setting.name: setting.env for setting in settings.settings} if settings else {}
+    found: dict[str, str] = {}
+    for key, value in {**common, **own}.items():
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, list):
+            value = " ".join(map(str, value))
+        elif isinstance(value, dict):
+            raise SettingsError(
+                f"{path}: {key} is a table in a table", "write values, one a line"
+            )
+        found[variable.get(key, key)] = str(value)
+    return found
+
+
+def check(settings: Settings | None, environment: Mapping[str, str]) -> variables.Values | None:
+    """What the first process will make of these variables; what it won't take is an error.
+
+    A file that ``NAME_FILE`` names is one of the container's, and not looked at.
+    """
+    if settings is None:
+        return None
+    elsewhere = {
+        name.removesuffix("_FILE")
+        for name in environment
+        if name.endswith("_FILE") and environment[name]
+    }
+    here = Settings(
+        [setting for setting in settings.settings if setting.env not in elsewhere],
+        [secret for secret in settings.secrets if secret not in elsewhere],
+        [] if elsewhere else settings.documents,
+    )
+    own = {
+        name: value
+        for name, value in environment.items()
+        if not (name.endswith("_FILE") and name.removesuffix("_FILE") in elsewhere)
+    }
+    try:
+        return variables.read(here, own)
+    except variables.SettingsProblem as error:
+        raise_all(
+            SettingsError(problem, "mend the settings that the container is given")
+            for problem in error.problems
+        )
+        raise

@@ -32,7 +32,7 @@ from eggcrate.tests.validator import validate
 
 COMMANDS = (
     *("build", "plan", "why", "diff", "report"),
-    *("verify", "save", "push", "load", "sbom", "rebase", "settings", "cache"),
+    *("verify", "save", "push", "load", "run", "sbom", "rebase", "settings", "cache"),
 )
 
 # ``bin/image`` in a process of its own

@@ -482,7 +482,7 @@ def shown(page: pathlib.Path) -> list[str]:
 # The modules whose errors docker-image can pass on
 _OF_DOCKER_IMAGE = re.compile(
     r"bases|build|image/\w+|payload/\w+|recipes/docker_image|"
-    r"transports/(base_image|deb(ian)?|engine)"
+    r"transports/(base_image|container|deb(ian)?|engine)"
 )
 
 # Options with which the constructor gives an error that the page quotes

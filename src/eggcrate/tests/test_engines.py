@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -202,6 +203,102 @@ class PodmanTest(InAnEngine, unittest.TestCase):
             stack.callback(container.remove)
             self.assertEqual(container.wait(), 78)
             self.assertIn("start with --tmpfs /run", container.logs())
+
+
+class RunInAnEngine:
+    """``bin/image run``."""
+
+    engine: layers.Engine
+
+    def host(self) -> str:
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        DEMO_IMAGE.require(self)
+        self.engine.require(self)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        script = f"import sys; sys.path[:] = {sys.path!r}\nfrom eggcrate.console import main\n"
+        script += "sys.exit(main('bin/image', sys.argv[1], sys.argv[2:]))"
+        location = str(DEMO_IMAGE.archive.parent)
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-c", script, location, "run"),
+                *("--host", self.host(), "--network", "host", *words),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def done(self, *words: str) -> tuple[int, str, str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def test_streams_and_exit_code_are_the_commands(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        code, out, err = self.done("--", "sh", "-c", "echo one; echo two >&2; exit 7")
+        self.assertEqual((code, out), (7, "one\n"), err)
+        self.assertIn("two\n", err)
+        code, _, err = self.done("--", "nosuch")
+        self.assertEqual(code, 127)
+        self.assertIn("eggcrate: nosuch was not found", err)
+
+    def test_nothing_can_be_written_and_there_are_no_privileges(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        script = "touch /x; touch /run/y && echo y; while read line; do echo $line; done"
+        _, out, err = self.done("--", "sh", "-c", f"{script} < /proc/self/status")
+        self.assertIn("Read-only file system", err)
+        self.assertRegex(out, r"(?s)^y\n.*\nCapBnd: 0+\n.*NoNewPrivs: 1\n")
+
+    def test_settings_of_a_customer_and_a_graceful_end(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        port = layers.free_port()
+        path = DEMO_IMAGE.directory / "customers.toml"
+        path.write_text(
+            f"webapp_port = {port}\n[acme]\ngreeting = 'Eggs for Acme'\n[bad]\nworkers = 999\n"
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.start("--settings", str(path), "--customer", "acme")
+            try:
+                deadline = time.monotonic() + 60
+                while True:
+                    with contextlib.suppress(OSError):
+                        page = layers.get(f"http://127.0.0.1:{port}/")
+                        if page.status == 200:
+                            break
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        process.kill()
+                        self.fail("".join(process.communicate()))
+                    time.sleep(0.1)
+                self.assertIn("Eggs for Acme", page.text)
+            finally:
+                process.send_signal(number)
+                out, err = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, err)
+            self.assertIn("stopping", out + err)
+        code, _, err = self.done("--settings", str(path), "--customer", "bad")
+        self.assertEqual(code, 1)
+        self.assertIn("bin/image: WORKERS must be a whole number, 1 to 64; mend the", err)
+        self.assertEqual(self.engine.cli("ps", "--all", "--quiet"), "")
+
+
+class DockerRunTest(RunInAnEngine, unittest.TestCase):
+    layer = ON_DOCKER
+    engine = layers.DOCKER_ENGINE
+
+    def host(self) -> str:
+        return layers.DOCKER_ENGINE.host
+
+
+class PodmanRunTest(RunInAnEngine, unittest.TestCase):
+    layer = ON_PODMAN
+    engine = layers.PODMAN
+
+    def host(self) -> str:
+        return layers.PODMAN.serve()
 
 
 class RefusalTest(unittest.TestCase):
