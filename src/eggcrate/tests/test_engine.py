@@ -458,8 +458,9 @@ class Hosts(unittest.TestCase):
             Engine("ssh://nowhere", whole_api=True)
         self.assertEqual(
             str(caught.exception),
-            "the docker SDK, which talks to the Docker Engine, is not here; add the extra to "
-            "the eggs of buildout's environment, eggcrate[docker]",
+            "the docker SDK, which talks to the Docker Engine, is not here; install it beside "
+            "zc.buildout, .venv/bin/python -m pip install docker, and run bin/buildout, which "
+            "writes bin/image anew",
         )
         self.assertTrue(module._needs_sdk("ssh://nowhere"))
 

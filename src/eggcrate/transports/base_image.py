@@ -742,7 +742,7 @@ def _daemon(name: str) -> Iterator[Any]:
     except ImportError as error:
         raise TransportError(
             f"base = {name}: the Docker Engine can't be asked without its SDK",
-            "add the extra to the eggs of buildout's environment, eggcrate[docker], or docker "
+            "install it beside zc.buildout, .venv/bin/python -m pip install docker, or docker "
             "save the image and use docker-archive:",
         ) from error
     try:

@@ -403,7 +403,8 @@ def _client(host: str) -> Any:
     except ImportError as error:
         raise TransportError(
             "the docker SDK, which talks to the Docker Engine, is not here",
-            "add the extra to the eggs of buildout's environment, eggcrate[docker]",
+            "install it beside zc.buildout, .venv/bin/python -m pip install docker, and run "
+            "bin/buildout, which writes bin/image anew",
         ) from error
     tls: Any = False
     if os.environ.get("DOCKER_TLS_VERIFY") and host.startswith("tcp://"):
