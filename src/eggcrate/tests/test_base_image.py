@@ -339,7 +339,7 @@ class Names(Case):
 
 
 class Damaged(Case):
-    def layer(self, data: bytes, *, suffix: str = "+gzip", diff: bytes = LAYER) -> str:
+    def layered(self, data: bytes, *, suffix: str = "+gzip", diff: bytes = LAYER) -> str:
         """What is said of a layer with such bytes."""
         blob = self.made.blob(data, oci.LAYER + suffix)
         self.made.index(
@@ -362,11 +362,11 @@ class Damaged(Case):
             (gzip.compress(tar(("other", b""))), "has not its diff id"),
         ):
             with self.subTest(why):
-                self.assertIn(why, self.layer(data))
+                self.assertIn(why, self.layered(data))
         self.assertIn(
-            "can't be unpacked", self.layer(zstd.compress(LAYER)[:-5], suffix="+zstd")
+            "can't be unpacked", self.layered(zstd.compress(LAYER)[:-5], suffix="+zstd")
         )
-        self.assertIn("has not its diff id", self.layer(tar(), suffix=""))
+        self.assertIn("has not its diff id", self.layered(tar(), suffix=""))
 
     def test_tars(self) -> None:
         for data, why in (
@@ -375,18 +375,18 @@ class Damaged(Case):
             (b"x" * 512, "is no valid tar"),
         ):
             with self.subTest(data=data[:20]):
-                self.assertIn(why, self.layer(gzip.compress(data), diff=data))
+                self.assertIn(why, self.layered(gzip.compress(data), diff=data))
 
     def test_a_header_that_is_too_long(self) -> None:
         head = tarfile.TarInfo("x")
         head.type, head.size = tarfile.XHDTYPE, 3 << 20
         data = head.tobuf() + bytes(4 << 20)
-        self.assertIn("a header that is too long", self.layer(gzip.compress(data), diff=data))
+        self.assertIn("a header that is too long", self.layered(gzip.compress(data), diff=data))
 
     def test_bombs(self) -> None:
         with mock.patch.object(base_image, "MOST_UNPACKED", 1 << 20):
             data = gzip.compress(bytes(8 << 20))
-            self.assertIn("makes it larger than 1.0 MB", self.layer(data))
+            self.assertIn("makes it larger than 1.0 MB", self.layered(data))
 
     def test_blobs(self) -> None:
         described = self.made.manifest(LAYER)
