@@ -484,7 +484,7 @@ class Elsewhere(Case):
     def test_an_engine_without_its_sdk(self) -> None:
         with (
             mock.patch.dict("sys.modules", docker=None),
-            self.assertRaisesRegex(TransportError, r"eggcrate\[docker\]"),
+            self.assertRaisesRegex(TransportError, "pip install docker"),
         ):
             base_image.resolve("docker-daemon:docker.io/a/b:1", AMD64, self.store)
 

@@ -609,12 +609,12 @@ def _pulled(
     if not name.startswith(REGISTRY) and descriptor.digest != digest:
         raise _damaged(name, "it has changed while it was read")
     document = _parsed(name, manifest, descriptor.media_type)
+    layers = _layers(name, document)
     config_descriptor = dataclasses.replace(
         _descriptor(name, document.get("config")), media_type=oci.CONFIG
     )
     config = _verified(name, source, config_descriptor)
     _is_platform(name, _parsed(name, config, oci.CONFIG), platform)
-    layers = _layers(name, document)
     for layer in layers:
         if not store.has(layer.digest, layer.size):
             source.fetch(layer, store)
