@@ -94,9 +94,7 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
             telling=planned.telling,
         )
         record.remember_details(store, location, planned.details)
-        text = (
-            PLAN_HEADER + planned.settings_text + planned.plan.text().removeprefix(PLAN_HEADER)
-        )
+        text = planned.text()
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     _write(settings, image, text, store)
     if settings.base:

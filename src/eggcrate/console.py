@@ -200,7 +200,7 @@ def _plan(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
     planned = plan_image(_with(settings, refresh=False), store)
     for warning in planned.warnings:
         print(warning, file=sys.stderr)
-    _print(planned.plan.text())
+    _print(planned.text())
     return 0
 
 

@@ -19,6 +19,7 @@ from eggcrate.errors import EggcrateError, PlanError, raise_all
 from eggcrate.image.layout import NOTHING, Below, Image, layer_names
 from eggcrate.image.oci import Healthcheck, RuntimeConfig
 from eggcrate.image.plan import (
+    PLAN_HEADER,
     BASE,
     BuildPlan,
     FileEntry,
@@ -71,6 +72,11 @@ class Planned:
     telling: frozenset[str]
     warnings: tuple[str, ...]
     settings_text: str = ""
+
+    def text(self) -> str:
+        """What ``plan.txt`` says: what can be set, and every path of every layer."""
+        return PLAN_HEADER + self.settings_text + self.plan.text().removeprefix(PLAN_HEADER)
+
     below: Below = NOTHING
 
 
