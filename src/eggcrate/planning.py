@@ -19,8 +19,8 @@ from eggcrate.errors import EggcrateError, PlanError, raise_all
 from eggcrate.image.layout import NOTHING, Below, Image, layer_names
 from eggcrate.image.oci import Healthcheck, RuntimeConfig
 from eggcrate.image.plan import (
-    PLAN_HEADER,
     BASE,
+    PLAN_HEADER,
     BuildPlan,
     FileEntry,
     FileType,
