@@ -161,7 +161,7 @@ def _plain(text: str, settings: Sequence[Setting]) -> list[_Form | TemplateError
 _NGINX_NO_TEXT = re.compile(
     r"include|load_module|root|alias|pid|error_log|access_log|user|env|lock_file|"
     r"working_directory|location|if|rewrite|server_name|server|listen|try_files|error_page|"
-    r"index|set_real_ip_from|allow|deny|resolver|internal|map|geo|split_clients|"
+    r"index|auth_basic|set_real_ip_from|allow|deny|resolver|internal|map|geo|split_clients|"
     r"(?:proxy|fastcgi|uwsgi|scgi|grpc|memcached)_(?:pass|bind|store|cache|redirect)|"
     r"(?:js|perl|lua|njs)_\w+|\w+_by_lua\w*|mirror|post_action|auth_request|ssl_\w+|"
     r"\w+_(?:path|file|dict|pass|include|require|set)"
@@ -287,9 +287,9 @@ def _nginx_form(
     if kind in LISTS:
         return _nginx_list(text, statement, number, kind, table=table, whole=whole)
     if kind != "text":
-        if kind == "word" and directive in ("include", "load_module"):
+        if kind in ("word", "path") and directive in ("include", "load_module"):
             return TemplateError(
-                f"is a word, and {directive} would read any file that it names",
+                f"is a {kind}, and {directive} would read any file that it names",
                 "declare it as choices",
             )
         begins = place == word.start + len(word.quote)
