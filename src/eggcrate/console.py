@@ -390,9 +390,8 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
     from eggcrate.transports import container
     from eggcrate.transports.engine import Engine, default_host
 
-    names = (*(part.name for part in settings.parts), settings.location.name)
     declared = runtime.read(
-        settings.site.parts / ".settings" / f"{name}.json" for name in names
+        runtime.places(settings.site, settings.parts, settings.location.name)
     )
     if options.customer is not None and options.settings is None:
         raise PlanError("--customer names a table of a file", "name the file with --settings")

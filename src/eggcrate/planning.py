@@ -43,7 +43,7 @@ from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
-from eggcrate.runtime.variables import Settings
+from eggcrate.runtime.variables import DIRECTORY, Settings
 from eggcrate.settings import ImageSettings
 from eggcrate.transports import deb, debian
 
@@ -55,7 +55,6 @@ _RUNTIME = payload_settings.RUNTIME
 _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 # zc.buildout writes real paths into scripts
 _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
-_SETTINGS = ".settings"
 #: what PID 1 has to know of runtime settings, in the image
 SETTINGS_FILE = f"{_RUNTIME}/settings/{payload_settings.FILE}"
 _STARTS = "starts the container"
@@ -90,7 +89,7 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     rules = [
         Rule(os.fspath(site.directory), directory),
         # what PID 1 has to know of runtime settings; scripts of the parts name it
-        Rule(os.fspath(site.parts / _SETTINGS), f"/{_RUNTIME}/settings"),
+        Rule(os.fspath(site.parts / DIRECTORY), f"/{_RUNTIME}/settings"),
         Rule(os.fspath(site.run_directory), RUN_DIRECTORY),
         # wherever eggcrate is installed, every image has what runs in a container
         *(Rule(place, f"/{_RUNTIME}/eggcrate/runtime") for place in _RUNTIME_PLACES),
@@ -134,7 +133,7 @@ def plan_image(
         exclude=settings.exclude,
         allow_build_paths=settings.allow_build_paths,
         allow_secrets=settings.allow_secrets,
-        present=[*_RUNTIME_PLACES, os.fspath(settings.site.parts / _SETTINGS)],
+        present=[*_RUNTIME_PLACES, os.fspath(settings.site.parts / DIRECTORY)],
     )
     for part in settings.parts:
         closure.add_part(part)
@@ -142,10 +141,7 @@ def plan_image(
         closure.add_include(include)
     payload = closure.finish()
     known_places = {entry.path: entry for entry in payload}
-    places = [
-        settings.site.parts / _SETTINGS / f"{name}.json"
-        for name in (*(part.name for part in settings.parts), settings.location.name)
-    ]
+    places = payload_settings.places(settings.site, settings.parts, settings.location.name)
     for place in places:
         files.look(os.fspath(place))
     declared = payload_settings.read(places)

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from eggcrate.config.nginx_model import Certificate
+from eggcrate.config.nginx_model import Certificate, at
 from eggcrate.errors import EggcrateError, SettingsError
 
 # OpenSSL's verify codes (x509_vfy.h) that are no matter of whom a client trusts
@@ -32,7 +32,7 @@ def complaints(
             found = False
             if os.path.exists(path) or pathlib.Path(path).is_relative_to(directory):
                 yield SettingsError(
-                    f"{_at(place, option)}: {path} is no file that can be read",
+                    f"{at(place, option)}: {path} is no file that can be read",
                     f"put it there, or correct {option}",
                 )
         if found:
@@ -43,7 +43,7 @@ def _judged(pair: Certificate) -> Iterator[EggcrateError]:
     """Shake hands with ourselves, as server and as client."""
     import ssl
 
-    place = _at(pair.certificate_place, "tls-certificate")
+    place = at(pair.certificate_place, "tls-certificate")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         server.load_cert_chain(pair.certificate, pair.key, password=lambda: b"")
@@ -132,7 +132,3 @@ def _examples(name: str) -> list[str]:
     if name.startswith("*."):
         return [below]
     return [name[1:], below] if name.startswith(".") else [name.strip("[]")]
-
-
-def _at(place: str, option: str) -> str:
-    return place if place.split(",")[0] == option else f"{place}: {option}"

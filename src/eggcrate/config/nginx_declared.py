@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eggcrate.config import nginx_writing
 from eggcrate.config.nginx_model import (
     ACME,
+    HEALTH,
     OPENSSL,
     OWN,
     Certificate,
@@ -518,9 +519,7 @@ class Configuration:
         level = site.options
         if self.main.text("health") != "off":
             health = self._location(site, f"= {self.main.text('health')}", "health")
-            health.add("access_log off;")
-            health.add("default_type text/plain;")
-            health.add('return 200 "ok\\n";')
+            health.body += ((line, health.place) for line in HEALTH)
         for option in ("static", "media", "protected"):
             for text, place in level.lines(option):
                 url, path = text.split(None, 1)

@@ -16,6 +16,8 @@ OPENSSL = (3, 0)
 # the place of a line that no option alone has made
 OWN = "the text that the options make"
 
+#: what is in the location that says whether nginx runs
+HEALTH = ("access_log off;", "default_type text/plain;", 'return 200 "ok\\n";')
 ACME = "/.well-known/acme-challenge/"
 _PLAIN = re.compile(r"[\w./:@%+,=~*-]+", re.ASCII)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eggcrate.config.nginx_model import (
     ACME,
+    HEALTH,
     OWN,
     Location,
     Site,
@@ -379,10 +380,8 @@ class _Writer:
             )
             with text.block("server", place):
                 for address, site in closed.items():
-                    words = " default_server"
-                    if secure:
-                        words = " ssl" + self._http2(site) + words
-                    text.add(self._first(site, address, words), place)
+                    words = " ssl" + self._http2(site) if secure else ""
+                    text.add(self._listen(site, address, words, first=True), place)
                     if secure and site.options.on("http3") and not address.startswith("unix:"):
                         # reuseport: a client's packets come to the worker that has it
                         text.add(
@@ -404,12 +403,14 @@ class _Writer:
                         text.add("default_type text/plain;", place)
                         text.add(f'return {answer} "{_NO_SITE}\\n";', place)
 
-    def _first(self, site: Site, address: str, words: str) -> str:
-        """A listen directive with all that only one for each address may have."""
+    @staticmethod
+    def _listen(site: Site, address: str, words: str, *, first: bool) -> str:
+        """A listen directive; the first of its address has all that only one may have."""
         level = site.options
+        words += " default_server" * first
         if level.on("proxy-protocol"):
             words += " proxy_protocol"
-        if not address.startswith("unix:"):
+        if first and not address.startswith("unix:"):
             if level.on("reuseport"):
                 words += " reuseport"
             if level.has("backlog"):
@@ -425,9 +426,7 @@ class _Writer:
         if url != "off":
             place = self._of.main.place("health")
             with text.block(f"location = {as_word(url)}", place):
-                text.add("access_log off;", place)
-                text.add("default_type text/plain;", place)
-                text.add('return 200 "ok\\n";', place)
+                text.raw((line, place) for line in HEALTH)
 
     def _stub_status(self, text: Text) -> None:
         place = self._of.main.place("stub-status")
@@ -520,11 +519,7 @@ class _Writer:
         for address in addresses:
             words = " ssl" + self._http2(site) if secure else ""
             first = opens and self._opener(address, secure) is site
-            if first:
-                text.add(self._first(site, address, f"{words} default_server"), place)
-            else:
-                words += " proxy_protocol" if level.on("proxy-protocol") else ""
-                text.add(f"listen {as_word(address)}{words};", place)
+            text.add(self._listen(site, address, words, first=first), place)
             if secure and level.on("http3") and not address.startswith("unix:"):
                 quic = " quic reuseport default_server" if first else " quic"
                 text.add(f"listen {as_word(address)}{quic};", level.place("http3"))

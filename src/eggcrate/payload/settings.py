@@ -7,12 +7,12 @@ import os
 import pathlib
 import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from eggcrate.errors import PlanError, SettingsError, raise_all
 from eggcrate.image.plan import FileEntry, bytes_file, symlink
 from eggcrate.payload.relocation import Relocation
+from eggcrate.payload.site import Part, Site
 from eggcrate.runtime import variables
 from eggcrate.runtime.variables import Document, Piece, Settings
 
@@ -27,13 +27,23 @@ FILE = "settings.json"
 _REASON = "what an environment variable may change"
 
 
+def places(site: Site, parts: Iterable[Part], image: str) -> list[pathlib.Path]:
+    """Where the parts of an image, and the part that makes it, leave what PID 1 has to know."""
+    names = (*(part.name for part in parts), image)
+    return [site.parts / variables.DIRECTORY / f"{name}.json" for name in names]
+
+
 def read(paths: Iterable[pathlib.Path]) -> Settings | None:
     """What the parts have left in these files; None where none of them is there."""
     found = [path for path in paths if path.exists()]
     if not found:
         return None
+    return _read(lambda: variables.load_files([os.fspath(path) for path in found]))
+
+
+def _read(load: Callable[[], Settings]) -> Settings:
     try:
-        return variables.load_files([os.fspath(path) for path in found])
+        return load()
     except variables.SettingsProblem as error:
         raise PlanError(
             "; ".join(error.problems), "run bin/buildout, which writes these files"
@@ -42,12 +52,7 @@ def read(paths: Iterable[pathlib.Path]) -> Settings | None:
 
 def loaded(data: bytes) -> Settings:
     """The settings that an image has, from the bytes of its file."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        file.write(data)
-        file.flush()
-        found = read([pathlib.Path(file.name)])
-    assert found is not None
-    return found
+    return _read(lambda: variables.loaded([(f"/{RUNTIME}/settings/{FILE}", data)]))
 
 
 def relocated(

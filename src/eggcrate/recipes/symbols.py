@@ -21,8 +21,6 @@ from eggcrate.runtime import variables
 from eggcrate.runtime.variables import Document, Setting, Settings
 
 SECTION = "runtime"
-#: where parts keep what PID 1 has to know, below the directory of all parts
-DIRECTORY = ".settings"
 
 _FROM = re.compile(r"\bfrom=(?P<section>[^\s:]*):(?P<option>\S+)")
 _WORDS = (("true", "false"), ("on", "off"), ("yes", "no"), ("1", "0"))
@@ -272,7 +270,9 @@ def default_text(document: Document, rendered: Rendered) -> Rendered:
 
 def place(buildout: Mapping[str, Mapping[str, str]], part: str) -> str:
     """Where a part keeps what PID 1 has to know of it."""
-    return os.path.join(buildout["buildout"]["parts-directory"], DIRECTORY, f"{part}.json")
+    return os.path.join(
+        buildout["buildout"]["parts-directory"], variables.DIRECTORY, f"{part}.json"
+    )
 
 
 def _examples(setting: Setting, written: str) -> tuple[str, ...]:

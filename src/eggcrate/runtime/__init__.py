@@ -14,13 +14,13 @@ def settings(directory: str | None = None) -> dict[str, int | bool | float | str
     that the container was started with, or those of the buildout whose script this process
     runs.  Where there are none, the result is empty.
     """
-    from eggcrate.runtime import variables
+    from eggcrate.runtime import start, variables
 
     script = os.path.abspath(sys.argv[0] if sys.argv else "")
     places = (
         directory,
-        os.environ.get(variables.VARIABLE),
-        os.path.join(os.path.dirname(os.path.dirname(script)), "parts", ".settings"),
+        os.environ.get(start.APPLIED),
+        os.path.join(os.path.dirname(os.path.dirname(script)), "parts", variables.DIRECTORY),
     )
     place = next((place for place in places if place and os.path.isdir(place)), None)
     if place is None:

@@ -20,8 +20,8 @@ _SETTINGS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "settings"
 )
 
-# set where settings have been applied (eggcrate.runtime.variables)
-_APPLIED = "EGGCRATE_SETTINGS"
+#: the environment variable that says where the settings are that have been applied
+APPLIED = "EGGCRATE_SETTINGS"
 
 # Nothing that wants us to stop is lost before somebody is there who can
 _WAITING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
@@ -77,7 +77,7 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     elif needed:
         return _complain(problem, EX_CONFIG)
     # what the first process starts has what that has applied, as bin/nginx of an image has
-    if settings and os.getpid() != 1 and _APPLIED in os.environ:
+    if settings and os.getpid() != 1 and APPLIED in os.environ:
         settings = ""
     documents = apply(settings, run_directory) if settings else {}
     if documents is None:
@@ -152,9 +152,7 @@ def apply_here(settings: str, run_directory: str, configuration: str) -> str | N
     Below another program that has done it, and where there are none, it is the one that is
     given.  None comes back when something is wrong, which has been said.
     """
-    from eggcrate.runtime import variables
-
-    if not settings or variables.VARIABLE in os.environ or not os.path.isdir(settings):
+    if not settings or APPLIED in os.environ or not os.path.isdir(settings):
         return configuration
     if problem := run_directory_problem(run_directory):
         _complain(problem, EX_CONFIG)

@@ -15,10 +15,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from eggcrate.runtime import values as types
+from eggcrate.runtime.start import APPLIED, find_nginx
 
 VERSION = 1
-# the environment variable that says where the settings are that have been applied
-VARIABLE = "EGGCRATE_SETTINGS"
+# where the parts of a buildout leave these files, below the directory of all parts
+DIRECTORY = ".settings"
 LONGEST = 4096  # bytes of a value: nginx's buffer for one word of its configuration
 _FILE_LONGEST = 1 << 20  # bytes of a file that NAME_FILE names: what a Docker secret may have
 _STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program
@@ -432,16 +433,34 @@ def load(directory: str) -> Settings:
 
 def load_files(paths: Sequence[str]) -> Settings:
     """The settings of JSON files, which all declare the same ones."""
+    found: list[tuple[str, bytes]] = []
+    problems = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                found.append((path, file.read()))
+        except OSError as error:
+            problems.append(f"{path} can't be read: {error.strerror}")
+    try:
+        settings = loaded(found)
+    except SettingsProblem as error:
+        problems += error.problems
+    if problems:
+        raise SettingsProblem(problems)
+    return settings
+
+
+def loaded(files: Iterable[tuple[str, bytes]]) -> Settings:
+    """The settings of such files, each with its name, which complaints have."""
     schema: object = None
     first = ""
     settings: dict[str, Setting] = {}
     secrets: tuple[str, ...] = ()
     documents: list[Document] = []
     problems = []
-    for path in paths:
+    for path, content in files:
         try:
-            with open(path, "rb") as file:
-                data = json.loads(file.read())
+            data = json.loads(content)
             if data["version"] != VERSION:
                 problems.append(f"{path} has version {data['version']}, not {VERSION}")
                 continue
@@ -454,8 +473,6 @@ def load_files(paths: Sequence[str]) -> Settings:
                 problems.append(f"{path} declares other settings than {first}")
                 continue
             documents.extend(_document(one, settings) for one in data["documents"])
-        except OSError as error:
-            problems.append(f"{path} can't be read: {error.strerror}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(f"{path} is not what eggcrate writes: {error}")
     if not problems:
@@ -990,7 +1007,7 @@ def apply(
         ]
         if problems := [said for path in tested for said in _tested(path)]:
             raise SettingsProblem(problems)
-    environment = {**found.environment, VARIABLE: directory}
+    environment = {**found.environment, APPLIED: directory}
     return Applied(environment, changed, documents, found.warnings)
 
 
@@ -1004,8 +1021,6 @@ def _is_whole(document: Document) -> bool:
 
 def _tested(path: str) -> Iterator[str]:
     """What nginx says of a configuration, where there is an nginx."""
-    from eggcrate.runtime.start import find_nginx
-
     program = find_nginx()
     if program is None:
         return

@@ -7,11 +7,10 @@ import re
 import unittest
 from collections.abc import Mapping
 
-from eggcrate.recipes import symbols
 from eggcrate.runtime import variables
 from eggcrate.tests.test_circus_config import Sample
 
-DIRECTORY = f"parts/{symbols.DIRECTORY}"
+DIRECTORY = f"parts/{variables.DIRECTORY}"
 
 # what nginx needs around the line that a test is about
 NGINX = """\
