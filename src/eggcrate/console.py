@@ -18,6 +18,9 @@ from eggcrate.settings import ImageSettings, read
 if TYPE_CHECKING:
     from eggcrate.runtime.variables import Settings
 
+_DECLARE = "declare some in the section runtime of buildout.cfg, and run bin/buildout"
+_OTHERS = "use the engine's own commands, or builder = embedded, which knows what it has built"
+
 _Command = Callable[[argparse.Namespace, ImageSettings, Store], int]
 
 
@@ -38,6 +41,9 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
     command: _Command = options.run
     try:
         settings = read(pathlib.Path(location, "settings.json"))
+        there = (_build, _push, _run, _settings, _cache)
+        if settings.builder == "docker" and command not in there:
+            raise PlanError("the image is in the engine that has built it, not here", _OTHERS)
         code = command(options, settings, Store(default_root()))
         print(end="", flush=True)  # whoever reads may be gone by now
         return code
@@ -180,6 +186,13 @@ def _parser(name: str) -> argparse.ArgumentParser:
 def _build(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import build, summary
 
+    if settings.builder == "docker":
+        from eggcrate import dockerfile
+
+        line = dockerfile.build(settings)
+        if not options.quiet:
+            print(line)
+        return 0
     outcome = build(_with(settings, refresh=options.newest), store)
     if not options.quiet:
         print(summary(outcome))
@@ -341,9 +354,18 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
             raise PlanError(
                 f"{word!r} can't be attached", f"use some of {', '.join(_ATTACHED)}"
             )
-    image = last(settings, store)
     references = [parse(text) for text in options.reference]
     references = references or list(settings.push or settings.references)
+    if settings.builder == "docker":
+        from eggcrate import dockerfile
+
+        if wanted:
+            raise PlanError("only what the embedded builder has built is attached to", _OTHERS)
+        for line in dockerfile.push(settings, references):
+            if not options.quiet:
+                print(line, flush=True)
+        return 0
+    image = last(settings, store)
     access = registry.Access(
         insecure=frozenset((*settings.insecure_registries, *options.insecure)),
         token_hosts=frozenset((*settings.token_hosts, *options.token_host)),
@@ -390,9 +412,7 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
     from eggcrate.transports import container
     from eggcrate.transports.engine import Engine, default_host
 
-    declared = runtime.read(
-        runtime.places(settings.site, settings.parts, settings.location.name)
-    )
+    declared = _declared(settings)
     if options.customer is not None and options.settings is None:
         raise PlanError("--customer names a table of a file", "name the file with --settings")
     environment = {}
@@ -417,13 +437,13 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
         exposed.append(f"{ports.get(number, number)}/{protocol}")
     publish = [] if options.network == "host" else options.publish or exposed
     with Engine(options.host or default_host(), whole_api=True) as engine:
-        image = stored(settings.location / "oci")
-        loaded = engine.load(image)
-        if not (options.quiet or loaded.unchanged):
-            print(f"{settings.location.name}: {loaded.sent} layers sent", file=sys.stderr)
+        if settings.builder == "embedded":
+            loaded = engine.load(stored(settings.location / "oci"))
+            if not (options.quiet or loaded.unchanged):
+                print(f"{settings.location.name}: {loaded.sent} layers sent", file=sys.stderr)
         return container.run(
             engine,
-            image.references[0],
+            str(settings.references[0]),
             command=options.words,
             environment=environment,
             ports=[container.published(text) for text in publish],
@@ -531,6 +551,11 @@ def _settings(options: argparse.Namespace, settings: ImageSettings, store: Store
 
 def _known_settings(settings: ImageSettings, store: Store) -> Settings:
     """The runtime settings that are in the last image."""
+    if settings.builder == "docker":
+        declared = _declared(settings)
+        if declared is not None:
+            return declared
+        raise PlanError("the image has no runtime settings", _DECLARE)
     from eggcrate.build import last
     from eggcrate.image.layers import content
     from eggcrate.payload.settings import loaded
@@ -540,10 +565,14 @@ def _known_settings(settings: ImageSettings, store: Store) -> Settings:
         for entry in layer.plan.entries:
             if entry.path == SETTINGS_FILE:
                 return loaded(content(entry, layer, store))
-    raise PlanError(
-        "the image has no runtime settings",
-        "declare some in the section runtime of buildout.cfg, and run bin/buildout",
-    )
+    raise PlanError("the image has no runtime settings", _DECLARE)
+
+
+def _declared(settings: ImageSettings) -> Settings | None:
+    """What the parts have left on what a container can be given."""
+    from eggcrate.payload import settings as runtime
+
+    return runtime.read(runtime.places(settings.site, settings.parts, settings.location.name))
 
 
 def _cache(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:

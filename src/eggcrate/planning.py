@@ -126,44 +126,17 @@ def plan_image(
     python = base.python()
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
     files = Files(relocation, store)
-    closure = Closure(
-        settings.site,
-        relocation,
-        files=files,
-        exclude=settings.exclude,
-        allow_build_paths=settings.allow_build_paths,
-        allow_secrets=settings.allow_secrets,
-        present=[*_RUNTIME_PLACES, os.fspath(settings.site.parts / DIRECTORY)],
-    )
-    for part in settings.parts:
-        closure.add_part(part)
-    for include in settings.include:
-        closure.add_include(include)
-    payload = closure.finish()
-    known_places = {entry.path: entry for entry in payload}
-    places = payload_settings.places(settings.site, settings.parts, settings.location.name)
-    for place in places:
-        files.look(os.fspath(place))
-    declared = payload_settings.read(places)
-    if declared is not None:
-        declared = payload_settings.relocated(declared, relocation, known_places)
-        links = payload_settings.entries(
-            declared,
-            known_places,
-            place=f"{_RUNTIME}/settings",
-            run_directory=RUN_DIRECTORY,
-        )
-        payload = list({**known_places, **{entry.path: entry for entry in links}}.values())
+    closure, payload, declared = collected(settings, relocation, files)
     files.keep()
     looked_at = [files, base.files]
 
     def compiled(entries: Iterable[FileEntry]) -> list[FileEntry]:
-        modules = [entry for entry in entries if _is_compiled(entry, settings, python)]
+        modules = [entry for entry in entries if is_compiled(entry, settings, python)]
         return bytecode_entries(modules, store, cache_tag=python.cache_tag)
 
     search = search_path(settings, base.said.environment)
-    runtime = _runtime_config(settings, python, relocation, declared, base)
-    own = [*payload, *_run_link(settings), start_program(runtime, payload)]
+    runtime = runtime_config(settings, python, relocation, declared, base.said)
+    own = [*payload, *run_link(settings), start_program(runtime, payload)]
     with ThreadPoolExecutor(1) as beside:
         # other processes compile what is known already, while packages are unpacked here
         compiling = beside.submit(compiled, own)
@@ -230,11 +203,50 @@ def plan_image(
         runtime,
         record.Details(relocation, python, tuple(base.added), known, tuple(closure.scripts)),
         tuple(looked_at),
-        frozenset((*closure.telling, *map(os.fspath, places))),
+        frozenset((*closure.telling, *map(os.fspath, _settings_places(settings)))),
         tuple(closure.warnings),
         payload_settings.listed(declared),
         base.below,
     )
+
+
+def collected(
+    settings: ImageSettings, relocation: Relocation, files: Files
+) -> tuple[Closure, list[FileEntry], Settings | None]:
+    """What the parts and ``include`` bring, with what a container can be given."""
+    closure = Closure(
+        settings.site,
+        relocation,
+        files=files,
+        exclude=settings.exclude,
+        allow_build_paths=settings.allow_build_paths,
+        allow_secrets=settings.allow_secrets,
+        present=[*_RUNTIME_PLACES, os.fspath(settings.site.parts / DIRECTORY)],
+    )
+    for part in settings.parts:
+        closure.add_part(part)
+    for include in settings.include:
+        closure.add_include(include)
+    payload = {entry.path: entry for entry in closure.finish()}
+    places = _settings_places(settings)
+    for place in places:
+        files.look(os.fspath(place))
+    declared = payload_settings.read(places)
+    if declared is not None:
+        declared = payload_settings.relocated(declared, relocation, payload)
+        links = payload_settings.entries(
+            declared,
+            payload,
+            place=f"{_RUNTIME}/settings",
+            run_directory=RUN_DIRECTORY,
+        )
+        payload = {**payload, **{entry.path: entry for entry in links}}
+    return closure, list(payload.values()), declared
+
+
+def _settings_places(settings: ImageSettings) -> list[pathlib.Path]:
+    """The files in which the parts, and this one, have left what a container can be given."""
+    return payload_settings.places(settings.site, settings.parts, settings.location.name)
 
 
 def plan_rebased(
@@ -255,7 +267,7 @@ def plan_rebased(
     if settings.refresh:
         base.refresh()
     packages = list(base.entries(python))
-    modules = [entry for entry in packages if _is_compiled(entry, settings, python)]
+    modules = [entry for entry in packages if is_compiled(entry, settings, python)]
     packages += bytecode_entries(modules, store, cache_tag=python.cache_tag)
     rest = {
         entry.path: entry
@@ -286,7 +298,7 @@ def plan_rebased(
     )
 
 
-def _is_compiled(entry: FileEntry, settings: ImageSettings, python: Interpreter) -> bool:
+def is_compiled(entry: FileEntry, settings: ImageSettings, python: Interpreter) -> bool:
     """Whether the image has the byte-code of a file."""
     return (
         entry.path.endswith(".py")
@@ -485,7 +497,7 @@ def runtime_entries() -> Iterator[FileEntry]:
         yield bytes_file(path, module.read_bytes(), group="python", reason=_STARTS)
 
 
-def _run_link(settings: ImageSettings) -> Iterator[FileEntry]:
+def run_link(settings: ImageSettings) -> Iterator[FileEntry]:
     """Where the run directory of the buildout would lie, a link to the image's.
 
     Programs that compute its path from where they lie find it so.
@@ -515,13 +527,15 @@ def search_path(settings: ImageSettings, below: Mapping[str, str] | None = None)
     return dict(settings.environment).get("PATH", f"{own}:{places}")
 
 
-def _runtime_config(
+def runtime_config(
     settings: ImageSettings,
     python: Interpreter,
     relocation: Relocation,
     declared: Settings | None,
-    base: Base | ImageBase,
+    said: Said,
 ) -> RuntimeConfig:
+    """How a container is run, on a base that says something of it."""
+
     def text(value: str) -> str:
         return os.fsdecode(relocation.text(os.fsencode(value)))
 
@@ -534,11 +548,11 @@ def _runtime_config(
     environment = {
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        **base.said.environment,
-        "PATH": search_path(settings, base.said.environment),
+        **said.environment,
+        "PATH": search_path(settings, said.environment),
         **dict(settings.environment),
     }
-    said, inherited = base.said, settings.inherited
+    inherited = settings.inherited
     entrypoint = settings.entrypoint
     if entrypoint is None:
         # -I: neither the user's site-packages nor PYTHON* variables reach PID 1
@@ -550,7 +564,7 @@ def _runtime_config(
         if declared and place in (document.path for document in declared.documents):
             url = f"{RUN_DIRECTORY}/settings{place}"
         check = (python.program, "-I", f"/{_RUNTIME}/eggcrate/runtime/health.py", url)
-    labels = {**base.said.labels, **dict(settings.labels)}
+    labels = {**said.labels, **dict(settings.labels)}
     if payload_settings.LABEL not in dict(settings.labels):
         labels.pop(payload_settings.LABEL, None)  # another image's settings
     if declared:

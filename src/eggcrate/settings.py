@@ -34,7 +34,8 @@ class ImageSettings:
     the name of an image, or ``scratch``, and ``base_digest`` is what the name means for this
     build.  ``python`` is ``auto``, ``base``, ``debian`` or ``host``.  ``inherited`` are the
     options that the base decides, as nobody has given them.  ``command`` and ``healthcheck``
-    may name paths of this machine; they are relocated like everything else.
+    may name paths of this machine; they are relocated like everything else.  ``builder`` is
+    ``embedded``, ``docker`` or ``files``, and ``build_network`` is for the second.
     """
 
     references: tuple[Reference, ...]
@@ -72,6 +73,8 @@ class ImageSettings:
     push: tuple[Reference, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     token_hosts: tuple[str, ...] = ()
+    builder: str = "embedded"
+    build_network: str = ""
     refresh: bool = True
     offline: bool = False
 

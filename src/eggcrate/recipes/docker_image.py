@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import hashlib
 import importlib.util
 import logging
@@ -21,6 +22,7 @@ from eggcrate.recipes import ownership, symbols
 from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
+    from eggcrate.dockerfile import Buildout
     from eggcrate.image.layout import Image
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
@@ -31,6 +33,8 @@ OPTIONS = (
     "allow-build-paths",
     "allow-secrets",
     "base",
+    "build-network",
+    "builder",
     "command",
     "compression",
     "directory",
@@ -60,6 +64,8 @@ OPTIONS = (
     "volumes",
     "workdir",
 )
+# files is what docker's Dockerfile runs: the files of the image in a directory
+_BUILDERS = ("embedded", "docker", "files")
 _TEMPLATES = r"collective\.recipe\.template(?:\s*:\s*default)?"
 # what buildout, and this recipe, put beside them
 _OURS = ("recipe", "location", "image", ownership.OPTION)
@@ -118,13 +124,31 @@ class Recipe:
 
         settings = self._settings(parts=self._made_parts())
         store = Store(default_root())
-        self._test_nginx(settings, store)
+        if settings.builder == "embedded":
+            self._test_nginx(settings, store)
         self._keep_symbols()
+        if settings.builder == "files":
+            from eggcrate import dockerfile
+
+            dockerfile.write_files(settings, store)
+            return
+        if settings.builder == "docker":
+            from eggcrate import dockerfile
+
+            dockerfile.write_context(settings, self._for_docker(settings))
+            self._logger.info("%s", dockerfile.build(settings))
+            write_if_changed(settings.location / "settings.json", document(settings))
+            write_if_changed(self._script, self._console(settings.location), 0o755)
+            if self._pushes(settings):
+                for line in dockerfile.push(settings, settings.push):
+                    self._logger.info("%s", line)
+            return
         outcome = build(settings, store)
         self._logger.info("%s", summary(outcome))
         # what fails leaves the script and its settings as they are for the image that is there
-        write_if_changed(settings.location / "settings.json", document(settings))
+        changed = write_if_changed(settings.location / "settings.json", document(settings))
         write_if_changed(self._script, self._console(settings.location), 0o755)
+        self._keep_dockerfile(settings, changed)
         archive = settings.location / "image.tar"
         here = pathlib.Path(self.buildout["buildout"]["directory"])
         if archive.is_relative_to(here):
@@ -134,10 +158,7 @@ class Recipe:
 
     def _push(self, settings: ImageSettings, image: Image, store: Store) -> None:
         """Send the image where ``push`` says; what can't be sent is there all the same."""
-        if not settings.push:
-            return
-        if settings.offline:
-            self._logger.warning("not pushed: buildout is offline")
+        if not self._pushes(settings):
             return
         from eggcrate.transports import registry
 
@@ -151,6 +172,41 @@ class Recipe:
                 image, store, settings.push, access=access, mount_from=near
             ):
                 self._logger.info("%s", registry.summary(sent))
+
+    def _pushes(self, settings: ImageSettings) -> bool:
+        if settings.push and settings.offline:
+            self._logger.warning("not pushed: buildout is offline")
+        return bool(settings.push) and not settings.offline
+
+    def _keep_dockerfile(self, settings: ImageSettings, changed: bool) -> None:
+        """Write what ``builder = docker`` would build, when something has changed in it."""
+        from eggcrate.image.store import write_if_changed
+
+        path = settings.location / "Dockerfile"
+        if not changed and path.exists():
+            written = path.stat().st_mtime_ns
+            places = self._symbols.parent.glob("*.json")
+            if all(place.stat().st_mtime_ns < written for place in places):
+                return
+        from eggcrate import dockerfile
+
+        text = dockerfile.dockerfile(settings).encode()
+        if not write_if_changed(path, text, sync=False):
+            path.touch()
+
+    def _for_docker(self, settings: ImageSettings) -> Buildout:
+        """What a Dockerfile has to know of this buildout."""
+        from eggcrate.dockerfile import Buildout, distributions
+
+        site = settings.site
+        outputs = [path for part in settings.parts for path in part.outputs]
+        # sections as they were written, with what was given on the command line
+        raw: Mapping[str, Mapping[str, str]] = self.buildout._raw
+        develop = []
+        for pattern in self.buildout["buildout"].get("develop", "").split():
+            found = sorted(glob.glob(os.path.join(site.directory, pattern)))
+            develop += [pathlib.Path(os.path.normpath(path)) for path in found]
+        return Buildout(raw, distributions(site.eggs, outputs), develop)
 
     def _test_nginx(self, settings: ImageSettings, store: Store) -> None:
         """Have the image's nginx test what nginx-config parts have written.
@@ -384,6 +440,9 @@ class Recipe:
         uid, gid = checked(_user, options.get("user", str(_UID)), default=(_UID, _UID))
         layers, together = checked(_layers, options.get("layers", "12"), default=(12, ()))
         site = self._site()
+        builder = checked(
+            _choice, options, "builder", _BUILDERS, "embedded", default="embedded"
+        )
         is_debian, base = checked(
             _base, options.get("base", "debian"), site.directory, default=(True, "")
         )
@@ -404,6 +463,8 @@ class Recipe:
             suite=base or None if is_debian else None,
             base="" if is_debian else base,
             inherited=tuple(sorted(inherited - set(options))),
+            builder=builder,
+            build_network=options.get("build-network", ""),
             os_packages=checked(_packages, options.get("os-packages", ""), default=()),
             auto_packages="auto" in options.get("os-packages", "").split(),
             python=checked(
@@ -472,14 +533,16 @@ class Recipe:
                     "take the option out, or run buildout on such a machine",
                 )
             )
-        if not is_debian and options.get("os-packages", "").split():
+        if builder == "docker":
+            errors += _not_for_docker(settings)
+        elif not is_debian and options.get("os-packages", "").split():
             errors.append(
                 SettingsError(
                     f"os-packages: nothing is installed into the base {options['base']}",
                     "take a base that has the packages, or base = debian",
                 )
             )
-        if not is_debian and settings.python == "debian":
+        if builder == "embedded" and not is_debian and settings.python == "debian":
             errors.append(
                 SettingsError(
                     f"python = debian: the base is {options['base']}",
@@ -685,6 +748,22 @@ def _base(text: str, top: pathlib.Path) -> tuple[bool, str]:
     if kind == "debian" and re.fullmatch(r"[a-z][a-z0-9-]*|", suite):
         return True, suite
     return False, canonical(text, top)
+
+
+def _not_for_docker(settings: ImageSettings) -> Iterator[EggcrateError]:
+    """What is asked for that a Dockerfile can't do."""
+    from eggcrate.dockerfile import first_image
+
+    if not first_image(settings):
+        yield SettingsError(
+            f"base = {settings.base}: a Dockerfile can't begin with it",
+            "name an image for builder = docker, python:3.13-slim-bookworm say",
+        )
+    if settings.auto_packages:
+        yield SettingsError(
+            "os-packages: builder = docker can't find out what auto is",
+            "name the packages, or use builder = embedded",
+        )
 
 
 def _packages(text: str) -> tuple[str, ...]:

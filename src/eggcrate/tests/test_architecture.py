@@ -16,8 +16,9 @@ PACKAGE = pathlib.Path(eggcrate.__file__).parent
 BELOW = ("environments", "payload", "transports", "image", "runtime", "errors")
 # What each part of the package may import of the others.
 ALLOWED = {
-    "recipes": {"console", "build", "settings", "config", *BELOW},
-    "console": {"build", "fleet", "planning", "settings", *BELOW},
+    "recipes": {"console", "build", "dockerfile", "settings", "config", *BELOW},
+    "console": {"build", "dockerfile", "fleet", "planning", "settings", *BELOW},
+    "dockerfile": {"bases", "planning", "settings", *BELOW},
     "build": {"planning", "bases", "record", "settings", "image", "payload", "errors"},
     "planning": {"bases", "record", "settings", "config", *BELOW},
     "bases": {"settings", "payload", "transports", "image", "errors"},

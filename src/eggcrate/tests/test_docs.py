@@ -481,7 +481,7 @@ def shown(page: pathlib.Path) -> list[str]:
 
 # The modules whose errors docker-image can pass on
 _OF_DOCKER_IMAGE = re.compile(
-    r"bases|build|image/\w+|payload/\w+|recipes/docker_image|"
+    r"bases|build|dockerfile|image/\w+|payload/\w+|recipes/docker_image|"
     r"transports/(base_image|container|deb(ian)?|engine)"
 )
 
@@ -492,6 +492,8 @@ WRONG = (
     {"tags": "1.4+fix"},
     {"base": "alpine"},
     {"base": "oci:"},
+    {"builder": "docker", "base": "scratch"},
+    {"builder": "docker", "os-packages": "auto"},
     {"base": "docker://Acme/base"},
     {"base": "docker://acme/base@latest"},
     {"base": "oci:bases/python", "os-packages": "nginx-light"},

@@ -7,20 +7,28 @@ elsewhere (``ssh://``, ``tcp://`` with TLS), and for all else, the SDK is asked.
 
 from __future__ import annotations
 
+import base64
+import collections
 import contextlib
 import dataclasses
 import http.client
 import json
+import logging
 import os
 import pathlib
 import re
 import socket
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from eggcrate.errors import EggcrateError, TransportError
+from eggcrate.image.layers import BLOCKSIZE, tar_header
 from eggcrate.image.layout import Stored
+from eggcrate.image.plan import FileEntry, FileType
+from eggcrate.image.progress import status
+
+logger = logging.getLogger(__name__)
 
 # what the docker SDK takes as well
 _OLDEST = (1, 24)
@@ -308,6 +316,189 @@ class Engine:
             raise
         return size
 
+    # Building
+
+    def has_buildkit(self) -> bool:
+        """Whether BuildKit is to build: ``DOCKER_BUILDKIT`` decides, or else the engine."""
+        if self.is_podman:
+            return False
+        if wanted := os.environ.get("DOCKER_BUILDKIT"):
+            return wanted not in ("0", "false")
+        with self.asked("asked how it builds"):
+            answer = self._api.get(f"{self._api.base_url}/_ping")
+            return bool(answer.headers.get("Builder-Version") == "2")
+
+    def build(
+        self,
+        context: pathlib.Path,
+        references: Sequence[str],
+        *,
+        names: Sequence[str],
+        arguments: Mapping[str, str],
+        network: str,
+        buildkit: bool,
+    ) -> tuple[str, int]:
+        """The ID and the size of the image that the engine builds of a directory.
+
+        ``names`` are what is sent of it; one of them is the Dockerfile.  The names of the image
+        change when it is complete.
+        """
+        query = {
+            "buildargs": json.dumps(dict(arguments)),
+            "dockerfile": "Dockerfile",
+            "t": references[0],
+            "rm": "1",
+            "forcerm": "1",
+            **({"networkmode": network} if network else {}),
+            **({"version": "2"} if buildkit else {}),
+        }
+        last: collections.deque[str] = collections.deque(maxlen=15)
+        with self.asked("asked to build"), status(logger, "building") as told:
+            answer = self._api.post(
+                f"{self._api.base_url}/v{self._api.api_version}/build",
+                params=query,
+                data=_tar(context, names),
+                headers={"Content-Type": "application/x-tar"},
+                stream=True,
+                # the least of an engine's answers is a step of the Dockerfile
+                timeout=(_SECONDS, None),
+            )
+            if answer.status_code >= 400:
+                raise _Refused(_message(answer.content, answer.reason), answer.status_code)
+            for data in answer.iter_lines():
+                line = json.loads(data) if data else {}
+                if complaint := complaint_of(line):
+                    self._failed(complaint, last)
+                for text in _told(line):
+                    last.append(text)
+                    logger.debug("%s", text)
+                    told(text[:60] if _STEP.match(text) else "")
+        with self.asked("asked for an image"):
+            found = self._api.inspect_image(references[0])
+            for reference in references[1:]:
+                repository, _, tag = reference.rpartition(":")
+                self._api.tag(found["Id"], repository, tag)
+        return str(found["Id"]), int(found.get("Size") or 0)
+
+    def push(self, image: str, reference: str) -> str:
+        """Have the engine push an image of its own under a name; its manifest's digest.
+
+        It is the engine that talks to the registry, with the credentials of this user.
+        """
+        repository, _, tag = reference.rpartition(":")
+        digest = ""
+        with self.asked("asked to push"):
+            if image != reference:
+                self._api.tag(image, repository, tag)
+            for line in self._api.push(repository, tag, stream=True, decode=True):
+                if complaint := complaint_of(line):
+                    raise TransportError(
+                        f"{self.name} could not push {reference}: {complaint}",
+                        "mend that: docker login says who you are, and the engine's own "
+                        "settings which registries it may use without TLS",
+                    )
+                digest = (line.get("aux") or {}).get("Digest", digest)
+        return digest
+
+    def _failed(self, complaint: str, last: Iterable[str]) -> None:
+        lines = "".join(f"\n    {line}" for line in last)
+        raise TransportError(
+            f"{self.name} could not build the image: {complaint}{lines}",
+            "mend what the last lines say, and run again",
+        )
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_STEP = re.compile(r"Step \d|STEP \d|\[")
+
+
+def _tar(context: pathlib.Path, names: Sequence[str]) -> Iterator[bytes]:
+    """A directory as a tar, piece by piece; no times and owners, on which no layer depends."""
+    for name in names:
+        top = context / name
+        paths = [top, *sorted(top.rglob("*"))] if top.is_dir() else [top]
+        for path in paths:
+            place = path.relative_to(context).as_posix()
+            if path.is_symlink():
+                yield tar_header(
+                    FileEntry(
+                        place, FileType.SYMLINK, 0o777, "", "", linkname=os.readlink(path)
+                    ),
+                    0,
+                )
+            elif path.is_dir():
+                yield tar_header(FileEntry(place, FileType.DIRECTORY, 0o755, "", ""), 0)
+            else:
+                data = path.read_bytes()
+                mode = path.stat().st_mode & 0o777
+                yield tar_header(
+                    FileEntry(place, FileType.REGULAR, mode, "", "", size=len(data)), 0
+                )
+                yield data + bytes(-len(data) % BLOCKSIZE)
+    yield bytes(2 * BLOCKSIZE)
+
+
+def _told(line: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of text in a line of a build's answer."""
+    if line.get("id") == "moby.buildkit.trace" and isinstance(line.get("aux"), str):
+        texts = _traced(base64.b64decode(line["aux"]))
+    else:
+        texts = iter((str(line.get("stream") or ""),))
+    for text in texts:
+        for one in re.split(r"[\r\n]+", _COLOUR.sub("", text)):
+            if one.strip():
+                yield one.rstrip()
+
+
+def _traced(data: bytes) -> Iterator[str]:
+    """The texts in a message of BuildKit (its control.proto, StatusResponse): names of
+    steps, as they begin, and what they print."""
+    for number, value in _fields(data):
+        if number not in (1, 3) or not isinstance(value, bytes):
+            continue
+        inner = dict(_fields(value))
+        # a vertex has a name, and is told again when it has ended; a log has a message
+        text = inner.get(3 if number == 1 else 4)
+        if isinstance(text, bytes) and (number == 3 or (5 in inner and 6 not in inner)):
+            yield text.decode("utf-8", "replace")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a message of protocol buffers: bytes, or numbers where they are."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        found = shift = 0
+        while at < len(data):
+            byte = data[at]
+            at += 1
+            found |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        return found
+
+    while at < len(data):
+        key = number()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, number()
+        elif kind == 2:
+            size = number()
+            yield key >> 3, data[at : at + size]
+            at += size
+        else:
+            at += {1: 8, 5: 4}.get(kind, len(data))
+
+
+def _message(data: bytes, otherwise: str) -> str:
+    """What an engine says with a status that is an error."""
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, LookupError, TypeError):
+        return data[:200].decode("utf-8", "replace") or otherwise
+
 
 def complaint_of(line: Mapping[str, Any]) -> str:
     """What a line of an engine's answer complains about; nothing where it is no error."""
@@ -485,11 +676,7 @@ class _Socket:
         response = self._connection.getresponse()
         if response.status >= 400:
             data = response.read()
-            try:
-                said = str(json.loads(data)["message"])
-            except (ValueError, LookupError, TypeError):
-                said = data[:200].decode("utf-8", "replace") or response.reason
-            raise _Refused(said, response.status)
+            raise _Refused(_message(data, response.reason), response.status)
         return response
 
     def version(self, api_version: bool = True) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""After one changed line: ``bin/image load`` against ``docker load`` of the whole archive.
+
+See README.rst beside this file.  It needs root, a dockerd, and eggcrate's own test layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+sys.path.insert(0, str(TOP / "src"))
+
+from eggcrate.image.layers import DEFAULT_EPOCH  # noqa: E402 - from the checkout
+from eggcrate.image.layout import make_image, write_archive, write_layout  # noqa: E402
+from eggcrate.image.oci import RuntimeConfig, reference  # noqa: E402
+from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers  # noqa: E402
+from eggcrate.image.store import Store, replacing  # noqa: E402
+from eggcrate.payload.site import Site  # noqa: E402
+from eggcrate.settings import ImageSettings, document, this_platform  # noqa: E402
+from eggcrate.tests.layers import DockerEngine  # noqa: E402
+
+MEGABYTE = 1 << 20
+# what the script of the part does
+_RUN = "import sys; from eggcrate.console import main; "
+_RUN += "sys.exit(main('image', sys.argv[1], sys.argv[2:]))"
+
+
+@dataclasses.dataclass
+class Application:
+    """An image as eggcrate makes it: packages, seven large eggs, a source of 60 modules."""
+
+    directory: Path
+    megabytes: int
+
+    def __post_init__(self) -> None:
+        self.location = self.directory / "parts" / "image"
+        self.location.mkdir(parents=True)
+        here = self.directory
+        self.settings = ImageSettings(
+            references=(reference("bench/load", "latest"),),
+            platform=this_platform(),
+            site=Site(here, here, here, here, here, here, here, (), ()),
+            parts=(),
+            directory="/srv",
+            location=self.location,
+        )
+        (self.location / "settings.json").write_bytes(document(self.settings))
+        self.store = Store(self.directory / "store")
+        # what is compressed already, as the files of most eggs' bytes are in a layer
+        share = self.megabytes * MEGABYTE // 8 // 50
+        noise = random.Random(self.megabytes)  # noqa: S311 - nothing secret
+        self.large = [
+            bytes_file(
+                f"srv/{group.replace(' ', '/')}/{number}",
+                noise.randbytes(share),
+                group=group,
+                reason="benchmark",
+            )
+            for group in ("packages", *(f"egg big{one}" for one in range(7)))
+            for number in range(50)
+        ]
+
+    def build(self, line: str) -> None:
+        """The image with another line in one of its modules."""
+        source: list[FileEntry] = [
+            bytes_file(
+                f"srv/src/module{number}.py",
+                f"# {line if number == 7 else ''}\n".encode() + b"value = 1\n" * 400,
+                group="develop shop",
+                reason="benchmark",
+            )
+            for number in range(60)
+        ]
+        image = make_image(
+            plan_layers(merge([*self.large, *source]), 12),
+            platform=self.settings.platform,
+            runtime=RuntimeConfig(command=("/nothing",)),
+            references=self.settings.references,
+            store=self.store,
+            compression="gzip",
+            epoch=DEFAULT_EPOCH,
+        )
+        write_layout(image, self.store, self.location / "oci")
+        with replacing(self.location / "image.tar") as stream:
+            write_archive(image, self.store, stream, DEFAULT_EPOCH)
+
+
+def timed(argv: Sequence[str | Path], environ: dict[str, str]) -> float:
+    """Seconds that a command takes, as a whole."""
+    start = time.monotonic()
+    subprocess.run(argv, env=environ, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def measure(megabytes: int, runs: int, engine: DockerEngine) -> dict[str, float]:
+    """The medians, in seconds."""
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="eggcrate-load-") as scratch:
+        application = Application(Path(scratch), megabytes)
+        archive = application.location / "image.tar"
+        thin: list[str | Path] = [
+            sys.executable,
+            "-c",
+            _RUN,
+            application.location,
+            "--quiet",
+            "load",
+        ]
+        whole: list[str | Path] = ["docker", "load", "--quiet", "--input", archive]
+        environ = {**engine.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        for run in range(runs):
+            application.build(f"first {run}")
+            engine.cli("image", "prune", "--all", "--force")
+            figures.setdefault("nothing", []).append(timed(whole, environ))
+            for number in range(3):
+                for name, command in (("thin", thin), ("whole", whole)):
+                    application.build(f"{name} {run} {number}")
+                    figures.setdefault(name, []).append(timed(command, environ))
+        engine.cli("image", "prune", "--all", "--force")
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 200, 800])
+    options = parser.parse_args()
+    engine = DockerEngine("DOCKER_ENGINE", "docker.io")
+    engine.setUp()
+    if engine.unavailable:
+        sys.exit(engine.unavailable)
+    print(f"load before the start: {os.getloadavg()[0]:.1f}")
+    print("   MB  bin/image load  docker load  ratio  into an engine without it  ratio")
+    try:
+        for megabytes in options.megabytes:
+            found = measure(megabytes, options.runs, engine)
+            thin = found["thin"]
+            print(
+                f"{megabytes:5}  {thin:12.2f} s  {found['whole']:9.2f} s  "
+                f"{found['whole'] / thin:5.1f}  {found['nothing']:23.2f} s  "
+                f"{found['nothing'] / thin:5.1f}",
+                flush=True,
+            )
+    finally:
+        engine.tearDown()
+
+
+if __name__ == "__main__":
+    main()

