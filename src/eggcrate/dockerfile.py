@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 # the base's Python, wherever it is
 _PYTHON = "/usr/lib/eggcrate/python"
+_CACHE = "/var/cache/build"
 # what buildout makes, and what a checkout has beside it
 _MADE = (".installed.cfg", "develop-eggs", "eggs")
 # a name in a script that is a path of an egg: the longest that count is a module's
@@ -169,7 +170,7 @@ def dockerfile(settings: ImageSettings, *, buildkit: bool = False) -> str:
     name = settings.location.name
     cache = ""
     if buildkit:
-        cache = "--mount=type=cache,target=/root/.cache "
+        cache = f"--mount=type=cache,target={_CACHE} "
     index = '${PIP_INDEX_URL:+"buildout:index=${PIP_INDEX_URL}"}'
     lines = [
         f"# Made by eggcrate:docker-image for the part {name}, and made anew by each buildout.",
@@ -193,6 +194,8 @@ def dockerfile(settings: ImageSettings, *, buildkit: bool = False) -> str:
         "FROM base AS build",
         f"WORKDIR {_quoted(settings.directory)}",
         *(f"ARG {argument}" for argument in ARGUMENTS),
+        # that of pip, uv and eggcrate
+        f"ARG XDG_CACHE_HOME={_CACHE}",
         "# The eggs: nothing here changes with the project's own source.",
         "COPY dependencies/ ./",
         f"RUN {cache}python3 bootstrap.py --config dependencies.cfg \\",
