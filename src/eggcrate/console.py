@@ -402,7 +402,7 @@ def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
         what = f"loaded {names} into {loaded.engine} ({loaded.sent} of {len(image.layers)} "
         what += f"layers, {amount(loaded.size)} sent)"
     if not options.quiet:
-        print(f"{settings.location.name}: {what}")
+        print(f"{settings.name}: {what}")
     return 0
 
 
@@ -440,7 +440,7 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
         if settings.builder == "embedded":
             loaded = engine.load(stored(settings.location / "oci"))
             if not (options.quiet or loaded.unchanged):
-                print(f"{settings.location.name}: {loaded.sent} layers sent", file=sys.stderr)
+                print(f"{settings.name}: {loaded.sent} layers sent", file=sys.stderr)
         return container.run(
             engine,
             str(settings.references[0]),
@@ -572,7 +572,7 @@ def _declared(settings: ImageSettings) -> Settings | None:
     """What the parts have left on what a container can be given."""
     from eggcrate.payload import settings as runtime
 
-    return runtime.read(runtime.places(settings.site, settings.parts, settings.location.name))
+    return runtime.read(runtime.places(settings.site, settings.parts, settings.name))
 
 
 def _cache(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:

@@ -162,12 +162,12 @@ def dockerfile(settings: ImageSettings, *, buildkit: bool = False) -> str:
     """The text of the Dockerfile; with ``buildkit`` downloads are kept between builds."""
     python = Interpreter(this_version(), _PYTHON, "host")
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
-    places = payload_settings.places(settings.site, settings.parts, settings.location.name)
+    places = payload_settings.places(settings.site, settings.parts, settings.name)
     declared = payload_settings.read(places)
     if declared is not None:
         declared = payload_settings.relocated(declared, relocation, {})
     runtime = runtime_config(settings, python, relocation, declared, Said())
-    name = settings.location.name
+    name = settings.name
     cache = ""
     if buildkit:
         cache = f"--mount=type=cache,target={_CACHE} "
@@ -343,7 +343,7 @@ def _dependencies(buildout: Buildout) -> str:
 
 
 def _configuration(settings: ImageSettings, buildout: Buildout) -> str:
-    name = settings.location.name
+    name = settings.name
     used = buildout.sections["buildout"].get("versions", "versions")
     develop = [_inside(path, settings) for path in buildout.develop]
     sections: dict[str, Mapping[str, str]] = {

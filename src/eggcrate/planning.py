@@ -44,7 +44,7 @@ from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
 from eggcrate.runtime.variables import DIRECTORY, Settings
-from eggcrate.settings import ImageSettings
+from eggcrate.settings import ImageSettings, this_platform
 from eggcrate.transports import deb, debian
 
 logger = logging.getLogger(__name__)
@@ -124,11 +124,34 @@ def plan_image(
     base = base_of(settings, downloads or store if settings.base else store)
     architecture = settings.platform.architecture
     python = base.python()
+    here = settings.platform == this_platform()
+    if python.origin == "host" and not here:
+        raise PlanError(
+            f"the Python of this machine would go into the image, and it doesn't run on "
+            f"{settings.platform}",
+            "run buildout with the Python that the base has, or leave the platform out",
+        )
     relocation = Relocation(relocation_rules(settings.site, settings.directory, python))
     files = Files(relocation, store)
     closure, payload, declared = collected(settings, relocation, files)
     files.keep()
     looked_at = [files, base.files]
+    if not here:
+        from eggcrate.foreign import adapted
+
+        packages = base.entries(python)
+        payload = adapted(
+            payload,
+            files.binaries,
+            settings,
+            downloads or store,
+            python=python.version,
+            c_library=libraries.c_library(
+                {entry.path: entry for entry in packages},
+                architecture=architecture,
+                known=base.binaries,
+            ),
+        )
 
     def compiled(entries: Iterable[FileEntry]) -> list[FileEntry]:
         modules = [entry for entry in entries if is_compiled(entry, settings, python)]
@@ -246,7 +269,7 @@ def collected(
 
 def _settings_places(settings: ImageSettings) -> list[pathlib.Path]:
     """The files in which the parts, and this one, have left what a container can be given."""
-    return payload_settings.places(settings.site, settings.parts, settings.location.name)
+    return payload_settings.places(settings.site, settings.parts, settings.name)
 
 
 def plan_rebased(

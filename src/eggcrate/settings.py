@@ -36,6 +36,9 @@ class ImageSettings:
     options that the base decides, as nobody has given them.  ``command`` and ``healthcheck``
     may name paths of this machine; they are relocated like everything else.  ``builder`` is
     ``embedded``, ``docker`` or ``files``, and ``build_network`` is for the second.
+    ``platforms`` are those of an image for several, and ``index`` and ``find_links`` are where
+    wheels for another than this machine's come from.  ``part`` is the part's name, where
+    ``location`` is not called so.
     """
 
     references: tuple[Reference, ...]
@@ -75,8 +78,32 @@ class ImageSettings:
     token_hosts: tuple[str, ...] = ()
     builder: str = "embedded"
     build_network: str = ""
+    part: str = ""
+    platforms: tuple[Platform, ...] = ()
+    index: str = ""
+    find_links: tuple[str, ...] = ()
     refresh: bool = True
     offline: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the part."""
+        return self.part or self.location.name
+
+    def each(self) -> tuple[ImageSettings, ...]:
+        """The settings of the image for each platform: these, where there is but one."""
+        if not self.platforms:
+            return (self,)
+        return tuple(
+            dataclasses.replace(
+                self,
+                platform=platform,
+                platforms=(),
+                part=self.name,
+                location=self.location / str(platform).replace("/", "-"),
+            )
+            for platform in self.platforms
+        )
 
 
 def document(settings: ImageSettings) -> bytes:

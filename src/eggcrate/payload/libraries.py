@@ -905,6 +905,11 @@ def _wheel_tags(entry: FileEntry) -> set[tuple[str, str, str]]:
     return tags
 
 
+def machines_of_wheels(architecture: str) -> tuple[str, ...]:
+    """What the platform tags of wheels call an architecture of OCI's."""
+    return _WHEEL_MACHINES.get(architecture, (architecture,))
+
+
 def _pythons(version: tuple[int, int], abiflags: str) -> frozenset[tuple[str, str]]:
     """The interpreters and ABIs of wheels that a Python of this version takes."""
     from packaging.tags import compatible_tags, cpython_tags
@@ -931,7 +936,7 @@ def _nearness(
     if platform == "any":
         return _FITS, ""
     match = _PLATFORM.fullmatch(platform)
-    machines = _WHEEL_MACHINES.get(architecture, (architecture,))
+    machines = machines_of_wheels(architecture)
     if match is None or match["machine"] not in machines:
         return _MACHINE, match["machine"] if match else platform
     if libc is None or platform.startswith("linux"):

@@ -24,6 +24,7 @@ from eggcrate.recipes.boundary import user_errors
 if TYPE_CHECKING:
     from eggcrate.dockerfile import Buildout
     from eggcrate.image.layout import Image
+    from eggcrate.image.oci import Platform
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
     from eggcrate.runtime.variables import Document
@@ -438,6 +439,7 @@ class Recipe:
             filter(None, (checked(reference, name, tag, default=None) for tag in tags))
         )
         uid, gid = checked(_user, options.get("user", str(_UID)), default=(_UID, _UID))
+        platforms = checked(_platforms, options.get("platform", ""), default=(this_platform(),))
         layers, together = checked(_layers, options.get("layers", "12"), default=(12, ()))
         site = self._site()
         builder = checked(
@@ -451,7 +453,8 @@ class Recipe:
             inherited.discard("stop-signal")  # Circus wants its own
         settings = ImageSettings(
             references=references,
-            platform=this_platform(),
+            platform=platforms[0] if len(platforms) == 1 else this_platform(),
+            platforms=platforms if len(platforms) > 1 else (),
             site=site,
             parts=parts,
             directory=checked(
@@ -523,16 +526,13 @@ class Recipe:
             insecure_registries=checked(_hosts, options, "insecure-registries", default=()),
             token_hosts=checked(_hosts, options, "token-hosts", default=()),
             epoch=checked(_epoch, os.environ.get("SOURCE_DATE_EPOCH"), default=0),
+            index=_without_password(self.buildout["buildout"].get("index", "")),
+            find_links=tuple(
+                map(_without_password, self.buildout["buildout"].get("find-links", "").split())
+            ),
             refresh=self.buildout["buildout"].get("newest", "true") == "true",
             offline=self.buildout["buildout"].get("offline", "false") == "true",
         )
-        if (platform := options.get("platform")) and platform != str(settings.platform):
-            errors.append(
-                SettingsError(
-                    f"platform = {platform}: this machine builds for {settings.platform}",
-                    "take the option out, or run buildout on such a machine",
-                )
-            )
         if builder == "docker":
             errors += _not_for_docker(settings)
         elif not is_debian and options.get("os-packages", "").split():
@@ -766,6 +766,30 @@ def _not_for_docker(settings: ImageSettings) -> Iterator[EggcrateError]:
         )
 
 
+def _platforms(text: str) -> tuple[Platform, ...]:
+    """The platforms, each once; this machine's where none is named."""
+    from eggcrate.image.oci import Platform
+    from eggcrate.payload.libraries import MULTIARCH
+    from eggcrate.settings import this_platform
+
+    known = [f"linux/{architecture}" for architecture in MULTIARCH]
+    found = []
+    errors = []
+    for word in text.split():
+        match = re.fullmatch(r"linux/([a-z0-9]+)(?:/(v[0-9]))?", word)
+        if match is None or f"linux/{match[1]}" not in known:
+            errors.append(
+                SettingsError(
+                    f"platform: there are no images for {word!r}",
+                    _nearest(word, known, f"use some of {', '.join(known)}"),
+                )
+            )
+        else:
+            found.append(Platform("linux", match[1], match[2] or ""))
+    raise_all(errors)
+    return tuple(dict.fromkeys(found)) or (this_platform(),)
+
+
 def _packages(text: str) -> tuple[str, ...]:
     names = [name for name in text.split() if name != "auto"]
     raise_all(
@@ -840,6 +864,11 @@ def _layers(text: str) -> tuple[int, tuple[tuple[str, ...], ...]]:
             "the lines after it",
         )
     return int(number), tuple(tuple(line.split()) for line in together)
+
+
+def _without_password(url: str) -> str:
+    """A URL that may be written down; pip finds the password in ~/.netrc."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def _epoch(text: str | None) -> int:
