@@ -169,6 +169,7 @@ class ImageBase:
             settings.base_digest,
             settings.platform,
             self._store,
+            most=settings.base_size,
             offline=settings.offline,
             access=_access(settings),
         )

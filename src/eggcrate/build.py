@@ -23,7 +23,7 @@ from eggcrate.image.compression import compressor
 from eggcrate.image.layout import Image
 from eggcrate.image.plan import PLAN_HEADER, PLAN_LAYER, amount
 from eggcrate.image.store import LEFTOVER, Store, replacing, write_if_changed
-from eggcrate.settings import ImageSettings, this_platform
+from eggcrate.settings import BASE_SIZE, ImageSettings, this_platform
 
 if TYPE_CHECKING:
     from eggcrate.payload.relocation import Relocation
@@ -251,9 +251,15 @@ def surroundings(settings: ImageSettings) -> str:
                 status = os.stat(f"{directory}/{name}")
                 own.append((name, status.st_size, status.st_mtime_ns))
     # whether package lists are to be fetched anew says nothing about what is built, nor does
-    # where it goes
+    # where it goes, or how large a base may be
     same = dataclasses.replace(
-        settings, refresh=False, offline=False, push=(), insecure_registries=(), token_hosts=()
+        settings,
+        refresh=False,
+        offline=False,
+        push=(),
+        insecure_registries=(),
+        token_hosts=(),
+        base_size=BASE_SIZE,
     )
     python = f"{sys.version} {sys.executable} {sys.prefix}"
     text = f"{record.FORMAT} {python} {compressor(settings.compression)} {own} {same}"

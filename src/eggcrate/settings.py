@@ -17,6 +17,9 @@ from eggcrate.payload.site import Include, Part, Site
 # Raise it whenever an older file must not be read.
 FORMAT = 1
 
+# bytes that the layers of a base may have when they are unpacked
+BASE_SIZE = 20 << 30
+
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
 
 
@@ -32,7 +35,8 @@ class ImageSettings:
 
     ``suite`` is Debian's, or None for the machine's own, where ``base`` is empty; else that is
     the name of an image, or ``scratch``, and ``base_digest`` is what the name means for this
-    build.  ``python`` is ``auto``, ``base``, ``debian`` or ``host``.  ``inherited`` are the
+    build; ``base_size`` is how many bytes it may have.  ``python`` is ``auto``, ``base``,
+    ``debian`` or ``host``.  ``inherited`` are the
     options that the base decides, as nobody has given them.  ``command`` and ``healthcheck``
     may name paths of this machine; they are relocated like everything else.  ``builder`` is
     ``embedded``, ``docker`` or ``files``, and ``build_network`` is for the second.
@@ -50,6 +54,7 @@ class ImageSettings:
     suite: str | None = None
     base: str = ""
     base_digest: str = ""
+    base_size: int = BASE_SIZE
     inherited: tuple[str, ...] = ()
     os_packages: tuple[str, ...] = ()
     auto_packages: bool = False

@@ -84,13 +84,19 @@ def size_limit(environment: Mapping[str, str] = os.environ) -> int | None:
     text = environment.get(VARIABLE, "").strip()
     if not text:
         return LIMIT
-    match = _SIZE.fullmatch(text)
-    if match is None:
+    size = size_of(text)
+    if size is None:
         raise SettingsError(
             f"{VARIABLE} is {text!r}, which is no size",
             "set it to a number with M or G, such as 500M or 20G, or to 0 for no limit",
         )
-    return int(float(match[1]) * _UNITS[match[2].upper()]) or None
+    return size or None
+
+
+def size_of(text: str) -> int | None:
+    """The bytes of a size as people write it, ``500M`` or ``1.5 GiB``; None when it is none."""
+    match = _SIZE.fullmatch(text)
+    return int(float(match[1]) * _UNITS[match[2].upper()]) if match else None
 
 
 # What there is ------------------------------------------------------------------------

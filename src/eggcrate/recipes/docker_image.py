@@ -34,6 +34,7 @@ OPTIONS = (
     "allow-build-paths",
     "allow-secrets",
     "base",
+    "base-size",
     "build-network",
     "builder",
     "command",
@@ -413,7 +414,7 @@ class Recipe:
     def _settings(self, parts: tuple[Part, ...]) -> ImageSettings:
         """The options, typed and checked; every complaint at once."""
         from eggcrate.image.oci import parse, reference
-        from eggcrate.settings import ImageSettings, this_platform
+        from eggcrate.settings import BASE_SIZE, ImageSettings, this_platform
 
         options = self.options
         errors: list[EggcrateError] = []
@@ -465,6 +466,11 @@ class Recipe:
             location=pathlib.Path(options["location"]),
             suite=base or None if is_debian else None,
             base="" if is_debian else base,
+            base_size=(
+                checked(_base_size, options["base-size"], default=0)
+                if options.get("base-size")
+                else BASE_SIZE
+            ),
             inherited=tuple(sorted(inherited - set(options))),
             builder=builder,
             build_network=options.get("build-network", ""),
@@ -788,6 +794,18 @@ def _platforms(text: str) -> tuple[Platform, ...]:
             found.append(Platform("linux", match[1], match[2] or ""))
     raise_all(errors)
     return tuple(dict.fromkeys(found)) or (this_platform(),)
+
+
+def _base_size(text: str) -> int:
+    from eggcrate.image.cache import size_of
+
+    size = size_of(text)
+    if not size:
+        raise SettingsError(
+            f"base-size = {text}: not a size",
+            "give a number with M or G, as in 500M or 40G",
+        )
+    return size
 
 
 def _packages(text: str) -> tuple[str, ...]:

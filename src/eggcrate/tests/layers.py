@@ -32,6 +32,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -102,6 +103,61 @@ def _answer(
             return Response(response.status, response.headers, response.read())
         except http.client.HTTPException as error:
             raise ConnectionError(f"no answer over HTTP: {error!r}") from error
+
+
+# Where a hostile input lies, and what it would read or destroy if it could
+SANDBOX = "/mnt"
+CANARY = "a secret of this machine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sandboxed:
+    """What a program said, and which paths outside of its own directory it has changed."""
+
+    stdout: str
+    changed: list[str]
+
+
+def sandboxed(test: unittest.TestCase, given: Path, program: str) -> Sandboxed:
+    """Run Python code where it can destroy nothing but canaries.
+
+    All file systems are read-only, but for one in memory at ``SANDBOX``: there are a copy of
+    ``given`` and a directory to write to, which are the program's two arguments, and the
+    canaries, in ``canary``.
+    """
+    command = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        skip(test, "mounting takes rights that this user lacks; run as root")
+    script = f"""
+        set -e
+        mount --make-rprivate /
+        mount -t tmpfs -o mode=755 none {SANDBOX}
+        cp -r {shlex.quote(str(given))} {SANDBOX}/given
+        awk '{{print $2}}' /proc/mounts | sort -ru | while read -r place; do
+            case $place in /proc*|/sys*|/dev*|{SANDBOX}) continue;; esac
+            mount -o remount,bind,ro "$place" 2>/dev/null || :
+        done
+        mkdir {SANDBOX}/canary {SANDBOX}/own
+        printf %s {shlex.quote(CANARY)} | tee {SANDBOX}/kept > {SANDBOX}/canary/kept
+        cd {SANDBOX}
+        state() {{ find . -path ./own -prune -o -printf '%p %y %m %s %n %T@ %l\\n' | sort; }}
+        state > own/before
+        export TMPDIR={SANDBOX}/own
+        {shlex.quote(sys.executable)} -c "$0" {SANDBOX}/given {SANDBOX}/own || :
+        printf '\\n--\\n'
+        state | diff own/before - | sed 's/^/changed /'
+        """
+    done = subprocess.run(
+        [*command, "sh", "-c", script, program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    stdout, _, changed = done.stdout.rpartition("\n--\n")
+    test.assertEqual(done.returncode, 0, done.stdout)
+    return Sandboxed(stdout, changed.splitlines())
 
 
 class Layer:

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import tarfile
 import tempfile
 import unittest
@@ -20,6 +22,8 @@ from eggcrate.image import compression, oci
 from eggcrate.image.oci import Platform
 from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.store import Store
+from eggcrate.settings import BASE_SIZE
+from eggcrate.tests import layers
 from eggcrate.transports import base_image
 from eggcrate.transports.base_image import BaseImage
 
@@ -118,10 +122,12 @@ class Case(unittest.TestCase):
         self.store = Store(self.top / "cache")
         self.name = f"oci:{self.made.root}"
 
-    def read(self, name: str = "", platform: Platform = AMD64) -> BaseImage:
+    def read(
+        self, name: str = "", platform: Platform = AMD64, most: int = BASE_SIZE
+    ) -> BaseImage:
         name = name or self.name
         digest = base_image.resolve(name, platform, self.store)
-        return base_image.read(name, digest, platform, self.store)
+        return base_image.read(name, digest, platform, self.store, most=most)
 
     def tree(self, *layers: bytes) -> dict[str, FileEntry]:
         self.made.index(self.made.manifest(*layers))
@@ -139,6 +145,7 @@ LAYER = tar(("bin", "usr/bin"), ("usr/bin/x", b"one"))
 
 class Whole(Case):
     def test_each_compression(self) -> None:
+        """D32: gzip, zstd and uncompressed."""
         for suffix in ("+gzip", "+zstd", ""):
             with self.subTest(suffix):
                 self.made.index(self.made.manifest(LAYER, suffix=suffix))
@@ -156,10 +163,13 @@ class Whole(Case):
         self.made.index(self.made.manifest(LAYER))
         first = self.read()
         with mock.patch.object(base_image, "_source", side_effect=AssertionError):
-            again = base_image.read(self.name, first.digest, AMD64, self.store)
-        self.assertEqual(first, again)
+            again = base_image.read(self.name, first.digest, AMD64, self.store, most=len(LAYER))
+            self.assertEqual(first, again)
+            with self.assertRaisesRegex(TransportError, "layer 1 .* makes it larger"):
+                base_image.read(self.name, first.digest, AMD64, self.store, most=1000)
 
     def test_docker_s_own_types(self) -> None:
+        """D32: Docker's schema 2."""
         layer = self.made.blob(gzip.compress(LAYER), f"{DOCKER}image.rootfs.diff.tar.gzip")
         manifest = json.loads(
             (
@@ -188,6 +198,8 @@ class Whole(Case):
         self.assertIn("has no image three", self.refused(f"{self.name}:three"))
 
     def test_platforms(self) -> None:
+        """D26: nested indexes, variants, attestations; what is offered is said."""
+
         def built(architecture: str, variant: str = "", **more: str) -> dict[str, Any]:
             config = {"architecture": architecture, "variant": variant}
             platform = {"os": "linux", **config, **more}
@@ -225,6 +237,7 @@ class Whole(Case):
         )
 
     def test_a_manifest_without_a_platform_has_that_of_its_config(self) -> None:
+        """D26."""
         self.made.index(self.made.manifest(LAYER, config={"architecture": "arm64"}))
         self.assertIn("is there for linux/arm64", self.refused())
 
@@ -309,6 +322,7 @@ class Names(Case):
         self.assertIs(tree["b"].type, FileType.REGULAR)
 
     def test_hostile_names_are_names(self) -> None:
+        """D15, as far as names go; what they would do is seen in a sandbox."""
         outside = self.top / "outside"
         before = sorted(os.listdir(self.top))
         tree = self.tree(
@@ -338,6 +352,54 @@ class Names(Case):
             self.assertEqual(stream.read(), data[1 << 20 :])
 
 
+# What a process says of a base, and by how much its memory has grown meanwhile
+_LIMITED = """
+import pathlib, sys
+from eggcrate.errors import EggcrateError
+from eggcrate.image.store import Store
+from eggcrate.tests.test_base_image import AMD64
+from eggcrate.transports import base_image
+
+def memory():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+store, name = Store(pathlib.Path(sys.argv[2])), sys.argv[1]
+digest = base_image.resolve(name, AMD64, store)
+before = memory()
+try:
+    base_image.read(name, digest, AMD64, store, most=100_000_000)
+except EggcrateError as error:
+    print(error)
+print(memory() - before)
+"""
+# The files of a base with their contents, or what is said of it
+_INDEXED = """
+import json, pathlib, sys
+from eggcrate.errors import EggcrateError
+from eggcrate.image.store import Store
+from eggcrate.settings import BASE_SIZE
+from eggcrate.tests.test_base_image import AMD64
+from eggcrate.transports import base_image
+
+name, store = f"oci:{sys.argv[1]}", Store(pathlib.Path(sys.argv[2]))
+try:
+    digest = base_image.resolve(name, AMD64, store)
+    image = base_image.read(name, digest, AMD64, store, most=BASE_SIZE)
+    tree = base_image.tree(image, name, store)
+except EggcrateError as error:
+    print(error)
+else:
+    contents = {}
+    for path, entry in tree.items():
+        contents[path] = entry.linkname
+        if entry.type.name == "REGULAR":
+            with entry.open() as stream:
+                contents[path] = stream.read().decode()
+    print(json.dumps(contents))
+"""
+
+
 class Damaged(Case):
     def layered(self, data: bytes, *, suffix: str = "+gzip", diff: bytes = LAYER) -> str:
         """What is said of a layer with such bytes."""
@@ -354,19 +416,29 @@ class Damaged(Case):
         return said
 
     def test_layers(self) -> None:
-        good = gzip.compress(LAYER)
-        for data, why in (
-            (good[:-9], "can't be unpacked"),
-            (good + b"trailing", "can't be unpacked"),
-            (b"no gzip at all", "can't be unpacked"),
-            (gzip.compress(tar(("other", b""))), "has not its diff id"),
+        """D13: cut off, with more behind it, or with another content; the layer is named."""
+        good, packed = gzip.compress(LAYER), zstd.compress(LAYER)
+        other = tar(("other", b""))
+        for data, suffix, why in (
+            (good[:-9], "+gzip", "can't be unpacked: Compressed file ended before the end"),
+            (good[:-1], "+gzip", "can't be unpacked: Compressed file ended before the end"),
+            (good + b"trailing", "+gzip", "can't be unpacked: Not a gzipped file"),
+            (good + gzip.compress(b"more"), "+gzip", "has not its diff id"),
+            (b"no gzip at all", "+gzip", "can't be unpacked: Not a gzipped file"),
+            (gzip.compress(other), "+gzip", "has not its diff id"),
+            (packed[:-5], "+zstd", "can't be unpacked: Compressed file ended before the end"),
+            (packed + b"trailing", "+zstd", "can't be unpacked: "),
+            (packed + zstd.compress(b"more"), "+zstd", "has not its diff id"),
+            (zstd.compress(other), "+zstd", "has not its diff id"),
+            (other, "", "has not its diff id"),
         ):
-            with self.subTest(why):
-                self.assertIn(why, self.layered(data))
-        self.assertIn(
-            "can't be unpacked", self.layered(zstd.compress(LAYER)[:-5], suffix="+zstd")
-        )
-        self.assertIn("has not its diff id", self.layered(tar(), suffix=""))
+            with self.subTest(why, suffix=suffix, size=len(data)):
+                self.assertRegex(
+                    self.layered(data, suffix=suffix),
+                    rf"^layer 2 of the base {self.name}, {digest_of(data)}, {why}.*; fetch or "
+                    "copy the base again$",
+                )
+                self.assertFalse(self.store.blob(digest_of(LAYER)).exists())
 
     def test_tars(self) -> None:
         for data, why in (
@@ -384,11 +456,58 @@ class Damaged(Case):
         self.assertIn("a header that is too long", self.layered(gzip.compress(data), diff=data))
 
     def test_bombs(self) -> None:
-        with mock.patch.object(base_image, "MOST_UNPACKED", 1 << 20):
-            data = gzip.compress(bytes(8 << 20))
-            self.assertIn("makes it larger than 1.0 MB", self.layered(data))
+        """D14: a gigabyte in a megabyte is unpacked as far as the limit, and not in memory."""
+        zeros = bytes(16 << 20)
+        for suffix, data in (
+            # members and frames one after the other are one stream (RFC 1952, RFC 8878)
+            ("+gzip", gzip.compress(zeros) * 64),
+            ("+zstd", zstd.compress(zeros) * 64),
+        ):
+            blob = self.made.blob(data, oci.LAYER + suffix)
+            self.made.index(self.made.manifest(blobs=[blob], diff_ids=[digest_of(b"")]))
+            done = subprocess.run(
+                [sys.executable, "-c", _LIMITED, self.name, os.fspath(self.store.root)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            said, grown = done.stdout.splitlines()
+            with self.subTest(suffix):
+                self.assertEqual(
+                    said,
+                    f"layer 1 of the base {self.name} makes it larger than 100 MB when it is "
+                    "unpacked; take a smaller base, or allow more in the option base-size",
+                )
+                self.assertLess(int(grown), 32 << 20)
+                blobs = self.store.root / "blobs"
+                self.assertLess(sum(path.stat().st_size for path in blobs.rglob("*")), 4 << 20)
+
+    def test_layers_count_together(self) -> None:
+        """D14: each of them is small enough, but not all."""
+        layers = [tar((str(number), bytes(40_000))) for number in range(3)]
+        for suffix in ("+gzip", "+zstd", ""):
+            with self.subTest(suffix):
+                self.made.index(self.made.manifest(*layers, suffix=suffix))
+                self.assertEqual(len(self.read(most=3 * len(layers[0])).layers), 3)
+                self.store = Store(self.top / f"other{suffix}")
+                with self.assertRaisesRegex(TransportError, "^layer 3 .* larger than 154 kB "):
+                    self.read(most=3 * len(layers[0]) - 1)
+
+    def test_frames_that_want_gigabytes(self) -> None:
+        """D14: a frame of Zstandard says how much memory it is unpacked with."""
+        # magic; a header without size or checksum; a window of 2^41 bytes; an empty last block
+        frame = bytes.fromhex("28b52ffd 00 f8 010000")
+        self.assertIn("can't be unpacked: ", self.layered(frame, suffix="+zstd"))
+
+    def test_a_config_that_is_compressed(self) -> None:
+        """D14: what is no document is not unpacked to see whether it would be one."""
+        config = self.made.blob(gzip.compress(b"{}"), oci.CONFIG)
+        value = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": []}
+        self.assertIn("is damaged: a document is no JSON", self.described(value))
 
     def test_blobs(self) -> None:
+        """D6, D7 and D8 of an image layout."""
         described = self.made.manifest(LAYER)
         self.made.index(described)
         place = self.made.root / "blobs" / described["digest"].replace(":", "/")
@@ -409,6 +528,7 @@ class Damaged(Case):
         return self.refused()
 
     def test_documents(self) -> None:
+        """D11 and D32 of an image layout."""
         good: dict[str, Any] = {"schemaVersion": 2, "mediaType": oci.MANIFEST}
         whole = {**good, "config": self.made.blob(b"{}", oci.CONFIG), "layers": []}
         for value, why in (
@@ -429,6 +549,7 @@ class Damaged(Case):
         )
 
     def test_digests_that_are_paths(self) -> None:
+        """D12 of an image layout: the file that is meant is there."""
         secret = self.top / "secret"
         secret.write_text("canary")
         for digest in (
@@ -446,6 +567,7 @@ class Damaged(Case):
                 self.assertIn("has no valid digest or size", self.refused())
 
     def test_layers_that_lie_elsewhere(self) -> None:
+        """D19 of an image layout."""
         kind = f"{DOCKER}image.rootfs.foreign.diff.tar.gzip"
         blob = self.made.blob(b"x", kind, urls=["http://a.example/x"])
         self.made.index(self.made.manifest(blobs=[blob], diff_ids=[digest_of(b"x")]))
@@ -459,6 +581,76 @@ class Damaged(Case):
     def test_nothing_there(self) -> None:
         self.assertIn("can't be read: No such file", self.refused("oci:/nonexistent"))
         self.assertIn("can't be read: No such file", self.refused("oci-archive:/nonexistent"))
+
+
+class Hostile(Case):
+    """D15: nothing is written outside of the cache, and nothing is read there."""
+
+    def test_the_sandbox(self) -> None:
+        for code, changed in (
+            ("", False),
+            (f"open('{layers.SANDBOX}/canary/kept', 'a').write('x')", True),
+            (f"open('{layers.SANDBOX}/canary/new', 'x')", True),
+            (f"import os; os.unlink('{layers.SANDBOX}/kept')", True),
+            (f"import os; os.chmod('{layers.SANDBOX}/kept', 0)", True),
+            (f"open('{self.top}/new', 'x')", False),
+        ):
+            found = layers.sandboxed(self, self.made.root, code)
+            self.assertEqual(bool(found.changed), changed, code)
+            self.assertEqual("Read-only file system" in found.stdout, str(self.top) in code)
+
+    def test_a_base_is_never_extracted(self) -> None:
+        canary = f"{layers.SANDBOX}/canary"
+        climb = "../" * 12 + canary[1:]
+        first = tar(
+            (f"{climb}/new", b"evil"),
+            (f"{canary}/kept", b"evil"),
+            ("etc/link", canary),
+            ("etc/link/kept", b"evil"),
+            ("etc/link/new", b"evil"),
+            ("etc/up", "../../../../../../../.."),
+            (f"etc/up{canary}/new", b"evil"),
+            ("etc/hard", (tarfile.LNKTYPE, f"{climb}/../kept")),
+            ("etc/hard-absolute", (tarfile.LNKTYPE, f"{layers.SANDBOX}/kept")),
+            ("etc/hard-below", (tarfile.LNKTYPE, "etc/link/kept")),
+            ("dev/null", (tarfile.CHRTYPE, "")),
+            ("dev/pipe", (tarfile.FIFOTYPE, "")),
+        )
+        # CVE-2021-29136: the root itself becomes a link, and what follows lies behind it
+        second = tar(
+            ("/.", canary), (".", canary), ("..", canary), ("", canary), ("new", b"evil")
+        )
+        # nor do whiteouts remove anything
+        third = tar(
+            (f"{climb}/.wh.kept", b""),
+            (f"{canary}/.wh..wh..opq", b""),
+            ("etc/link/.wh.kept", b""),
+            ("/../.wh.canary", b""),
+        )
+        self.made.index(self.made.manifest(first, second, third))
+        found = layers.sandboxed(self, self.made.root, _INDEXED)
+        told = json.loads(found.stdout)
+        self.assertEqual(found.changed, [])
+        # names are paths of the image
+        self.assertIn("new", told)
+        self.assertIn("etc/link", told)
+        self.assertFalse([path for path in told if ".." in path.split("/") or path[0] == "/"])
+        # what a link would share with the machine is not read
+        self.assertEqual((told["etc/hard"], told["etc/hard-absolute"]), ("", ""))
+        self.assertFalse([path for path, data in told.items() if "secret" in data])
+
+    def test_digests_are_no_paths(self) -> None:
+        """D12: the blob that is asked for is a file of the machine."""
+        value = {
+            "digest": f"sha256:../../../../..{layers.SANDBOX}/canary/kept",
+            "mediaType": oci.LAYER,
+            "size": len(layers.CANARY),
+        }
+        diff_ids = [digest_of(layers.CANARY.encode())]
+        self.made.index(self.made.manifest(blobs=[value], diff_ids=diff_ids))
+        found = layers.sandboxed(self, self.made.root, _INDEXED)
+        self.assertIn("a descriptor has no valid digest or size", found.stdout)
+        self.assertEqual(found.changed, [])
 
 
 class Elsewhere(Case):
@@ -478,7 +670,12 @@ class Elsewhere(Case):
     def test_offline(self) -> None:
         with self.assertRaisesRegex(TransportError, "is not in the cache, and offline is set"):
             base_image.read(
-                "docker://a.example/b:1", digest_of(b""), AMD64, self.store, offline=True
+                "docker://a.example/b:1",
+                digest_of(b""),
+                AMD64,
+                self.store,
+                most=BASE_SIZE,
+                offline=True,
             )
 
     def test_an_engine_without_its_sdk(self) -> None:

@@ -184,6 +184,7 @@ class OptionsTest(unittest.TestCase):
     def test_values_that_no_engine_takes(self) -> None:
         for option, values in {
             "layers": ("\u00b2", "0", "128", "many", "1.5"),
+            "base_size": ("0", "-1", "many", "40 gigs"),
             "expose": ("\u0668\u0660", "0", "65536", "80:80", "http"),
             "user": ("99999999999", "-1", "\u0661", "root", "1:x"),
             "volumes": ("data", "/data ../x"),
@@ -201,11 +202,17 @@ class OptionsTest(unittest.TestCase):
 
     def test_values_that_engines_take(self) -> None:
         settings = self.recipe(
-            stop_signal="QUIT", workdir="/srv/app", volumes="/data /srv/media", user="0"
+            stop_signal="QUIT",
+            workdir="/srv/app",
+            volumes="/data /srv/media",
+            user="0",
+            base_size="40G",
         )._settings(parts=())
         self.assertEqual(settings.stop_signal, "QUIT")
         self.assertEqual(settings.volumes, ("/data", "/srv/media"))
         self.assertEqual((settings.uid, settings.gid), (0, 0))
+        self.assertEqual(settings.base_size, 40 << 30)
+        self.assertEqual(self.recipe()._settings(parts=()).base_size, 20 << 30)
 
     def test_where_it_goes(self) -> None:
         settings = self.recipe(

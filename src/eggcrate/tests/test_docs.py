@@ -494,6 +494,7 @@ WRONG = (
     {"base": "oci:"},
     {"builder": "docker", "base": "scratch"},
     {"builder": "docker", "os-packages": "auto"},
+    {"base-size": "40 gigs"},
     {"base": "docker://Acme/base"},
     {"base": "docker://acme/base@latest"},
     {"base": "oci:bases/python", "os-packages": "nginx-light"},

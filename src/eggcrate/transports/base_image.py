@@ -37,10 +37,9 @@ SCRATCH = "scratch"
 LAYOUT, ARCHIVE, DOCKER_ARCHIVE = "oci:", "oci-archive:", "docker-archive:"
 DAEMON, REGISTRY = "docker-daemon:", "docker://"
 
-# What is believed of documents and layers; registries take manifests of 4 MiB
+# What is believed of documents and of names in layers; registries take manifests of 4 MiB
 _MOST_DOCUMENT = 4 << 20
 _MOST_CONFIG = 16 << 20
-MOST_UNPACKED = 20 << 30
 _MOST_NAMES = 1_000_000
 _LONGEST_NAME = 4096
 _MOST_HEADER = 1 << 20
@@ -512,16 +511,24 @@ def read(
     platform: Platform,
     store: Store,
     *,
+    most: int,
     offline: bool = False,
     access: Access | None = None,
 ) -> BaseImage:
     """The base of that name that has ``digest``, brought into the store if it is not there.
 
-    ``offline`` says that nobody may be asked for it.
+    ``most`` is how many bytes its layers may have when they are unpacked, ``offline`` says
+    that nobody may be asked for it.
     """
     key = hashlib.sha256(f"{FORMAT} {digest} {platform}".encode()).hexdigest()
     image = _recalled(name, digest, store, key)
-    if image is None:
+    if image is not None:
+        left = most
+        for number, layer in enumerate(image.layers, 1):
+            left -= layer.size
+            if left < 0:
+                raise _too_large(name, number, most)
+    else:
         if offline and name.startswith((DAEMON, REGISTRY)):
             raise TransportError(
                 f"the base {name}, {digest}, is not in the cache, and offline is set",
@@ -532,7 +539,7 @@ def read(
         else:
             config, layers = _pulled(name, digest, platform, store, access)
         document = _parsed(name, config, oci.CONFIG)
-        made = _unpacked(name, layers, _diff_ids(name, document, len(layers)), store)
+        made = _unpacked(name, layers, _diff_ids(name, document, len(layers)), store, most)
         store.remember(
             "base-images",
             key,
@@ -871,13 +878,15 @@ def members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
 
 
 def _unpacked(
-    name: str, layers: Sequence[Descriptor], diff_ids: Sequence[str], store: Store
+    name: str, layers: Sequence[Descriptor], diff_ids: Sequence[str], store: Store, most: int
 ) -> tuple[BaseLayer, ...]:
     """The layers with their tars, which are in the store under their diff ids."""
-    left = MOST_UNPACKED
+    left = most
     found = []
     for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True), 1):
         size = _unpack(name, number, layer, diff_id, store, left)
+        if size is None:
+            raise _too_large(name, number, most)
         left -= size
         found.append(BaseLayer(layer, diff_id, size))
     return tuple(found)
@@ -885,14 +894,12 @@ def _unpacked(
 
 def _unpack(
     name: str, number: int, layer: Descriptor, diff_id: str, store: Store, most: int
-) -> int:
-    """The length of a layer's tar, which is verified then."""
+) -> int | None:
+    """The length of a layer's tar, which is verified then; None for more than ``most``."""
     if layer.media_type == oci.LAYER:
         if layer.digest != diff_id:
             raise _damaged_layer(name, number, layer.digest, "has not its diff id")
-        if layer.size > most:
-            raise _too_large(name, number)
-        return layer.size
+        return layer.size if layer.size <= most else None
     try:
         wrong = faults(layer.media_type)
     except SettingsError as error:
@@ -908,7 +915,7 @@ def _unpack(
                 for data in _blocks(stream):
                     size += len(data)
                     if size > most:
-                        raise _too_large(name, number)
+                        return None
                     digest.update(data)
                     target.write(data)
         except wrong as error:
@@ -921,10 +928,11 @@ def _unpack(
     return size
 
 
-def _too_large(name: str, number: int) -> TransportError:
+def _too_large(name: str, number: int, most: int) -> TransportError:
     return TransportError(
-        f"layer {number} of the base {name} makes it larger than {amount(MOST_UNPACKED)}",
-        "take a base that is smaller when it is unpacked",
+        f"layer {number} of the base {name} makes it larger than {amount(most)} when it is "
+        "unpacked",
+        "take a smaller base, or allow more in the option base-size",
     )
 
 
