@@ -332,6 +332,68 @@ class Registry(_Server):
             return True
 
 
+class RegistryBehindNginx(Registry):
+    """One that is reached through an nginx: ``host`` is nginx's, ``url`` the registry's own."""
+
+    _front: subprocess.Popen[bytes] | None = None
+
+    def _start(self) -> None:
+        self._nginx = self._program("nginx")
+        super()._start()
+        self._behind = self.host
+        self.host = f"127.0.0.1:{free_port()}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._behind}"
+
+    def front(self, directives: str) -> None:
+        """Start nginx anew, with these directives in its server block."""
+        self._end_front()
+        configuration = self.directory / "nginx.conf"
+        temporary = "".join(
+            f"{name}_temp_path {self.directory}/{name};"
+            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        configuration.write_text(
+            f"""\
+daemon off; master_process off; error_log stderr; pid {self.directory}/nginx.pid;
+events {{}}
+http {{
+    access_log off; {temporary}
+    server {{
+        listen {self.host};
+        {directives}
+        location / {{ proxy_pass {self.url}; proxy_set_header Host $http_host; }}
+    }}
+}}
+"""
+        )
+        with (self.directory / "nginx.log").open("wb") as log:
+            self._front = subprocess.Popen(
+                [self._nginx, "-p", self.directory, "-e", "stderr", "-c", configuration],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self._front.poll() is None:
+            with contextlib.suppress(OSError):
+                if self._answers():
+                    return
+            time.sleep(0.02)
+        raise AssertionError((self.directory / "nginx.log").read_text())
+
+    def _end_front(self) -> None:
+        if self._front is not None:
+            _end(self._front)
+            self._front = None
+
+    def tearDown(self) -> None:
+        self._end_front()
+        super().tearDown()
+
+
 class PasswordRegistry(Registry):
     """One that knows the user ``pusher`` with ``password``."""
 
@@ -750,6 +812,9 @@ runroot = "{self.directory / "run" / driver}"
 DOCKER_ENGINE = DockerEngine("DOCKER_ENGINE", "docker.io")
 PODMAN = Podman("PODMAN", "podman")
 REGISTRY = Registry("REGISTRY", "docker-registry")
+REGISTRY_BEHIND_NGINX = RegistryBehindNginx(
+    "REGISTRY_BEHIND_NGINX", "docker-registry nginx-light"
+)
 REGISTRY_WITH_PASSWORD = PasswordRegistry("REGISTRY_WITH_PASSWORD", "docker-registry")
 REGISTRY_WITH_TLS = TLSRegistry("REGISTRY_WITH_TLS", "docker-registry")
 REGISTRY_WITH_TOKENS = TokenRegistry("REGISTRY_WITH_TOKENS", "docker-registry")

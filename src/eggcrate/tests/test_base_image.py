@@ -24,8 +24,10 @@ from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.store import Store
 from eggcrate.settings import BASE_SIZE
 from eggcrate.tests import layers
+from eggcrate.tests.fake_registry import FakeRegistry
 from eggcrate.transports import base_image
 from eggcrate.transports.base_image import BaseImage
+from eggcrate.transports.connection import Access
 
 AMD64 = Platform("linux", "amd64")
 DOCKER = "application/vnd.docker."
@@ -439,6 +441,28 @@ class Damaged(Case):
                     "copy the base again$",
                 )
                 self.assertFalse(self.store.blob(digest_of(LAYER)).exists())
+
+    def test_a_layer_in_a_registry(self) -> None:
+        """D13: what came as it was announced is looked at like any other."""
+        server = FakeRegistry()
+        self.addCleanup(server.close)
+        layers_ = [gzip.compress(LAYER), gzip.compress(LAYER)[:-9]]
+        manifest = self.made.manifest(
+            LAYER, LAYER, blobs=[self.made.blob(data, f"{oci.LAYER}+gzip") for data in layers_]
+        )
+        for path in (self.made.root / "blobs/sha256").iterdir():
+            server.put("acme/base", path.read_bytes())
+        data = server.blobs["acme/base"].pop(manifest["digest"])
+        for reference in ("1", manifest["digest"]):
+            server.manifests["acme/base", reference] = (oci.MANIFEST, data)
+        name = f"docker://{server.host}/acme/base:1"
+        access = Access(insecure=frozenset((server.host,)))
+        digest = base_image.resolve(name, AMD64, self.store, access=access)
+        self.assertEqual(digest, manifest["digest"])
+        with self.assertRaisesRegex(
+            TransportError, rf"^layer 2 of the base {name}, sha256:\w+, can't be unpacked: "
+        ):
+            base_image.read(name, digest, AMD64, self.store, most=BASE_SIZE, access=access)
 
     def test_tars(self) -> None:
         for data, why in (

@@ -217,6 +217,7 @@ class Builds(Case):
         )
 
     def test_a_script_whose_program_is_not_there(self) -> None:
+        """D30: no shell for a script."""
         self.base([item for item in python() if item[0] != "usr/bin/sh"])
         self.assertIn("is run by /bin/sh, which is not in the image", self.complaint())
 
@@ -250,6 +251,7 @@ class Interpreters(Case):
         )
 
     def test_another_version(self) -> None:
+        """D28: buildout's eggs are for its own Python, and the base has another."""
         other = python("3.9")
         self.assertEqual(self.found(other, wanted="auto"), f"/usr/local/bin/python{VERSION}")
         for layer, has in ((other, "Python 3.9"), ([("etc", None)], "no Python")):
@@ -258,10 +260,12 @@ class Interpreters(Case):
             self.assertIn(f"has {has}, and buildout runs on {VERSION}", str(caught.exception))
 
     def test_a_program_without_its_library_is_none(self) -> None:
+        """D30: a Python that is none."""
         with self.assertRaisesRegex(PlanError, "has no Python"):
             self.found([item for item in python() if not item[0].endswith("os.py")])
 
     def test_a_base_that_is_not_what_it_says(self) -> None:
+        """D27: the config says one architecture, and the ELF file another."""
         data = bytearray(a_program())
         data[18] = 183 if data[18] != 183 else 62
         lie = [
@@ -272,6 +276,7 @@ class Interpreters(Case):
             self.found(lie)
 
     def test_scratch_has_that_of_the_host(self) -> None:
+        """D30: nothing at all."""
         self.settings = dataclasses.replace(self.settings, base="scratch", python="auto")
         base = ImageBase(self.settings, self.store)
         self.assertEqual(base.python().origin, "host")
@@ -365,6 +370,7 @@ class Locked(Case):
         return build(settings_, self.store).image.base_digest
 
     def test_it_is_kept_until_the_newest_is_wanted(self) -> None:
+        """D31: the tag has moved."""
         first = self.now
         self.assertEqual(self.built_on(refresh=False), first)
         self.assertEqual(json.loads(self.lock.read_text()), {self.NAME: first})

@@ -69,6 +69,7 @@ class Files(Homes):
         return None if found is None else found.password
 
     def test_nothing_anywhere(self) -> None:
+        """D23: no file, an empty one, and empty auths."""
         self.assertIsNone(self.password())
         self.write({})
         self.assertIsNone(self.password())
@@ -131,6 +132,7 @@ class Files(Homes):
         self.assertNotIn(CANARY, repr(found))
 
     def test_a_file_that_everybody_can_read_is_said(self) -> None:
+        """D23: mode 644."""
         file = self.write({"auths": {"registry.example": auth("x")}})
         file.chmod(0o644)
         with self.assertLogs(credentials.logger, "WARNING") as logs:
@@ -138,6 +140,7 @@ class Files(Homes):
         self.assertIn("chmod 600", logs.output[0])
 
     def test_what_is_broken_is_named_with_its_line(self) -> None:
+        """D23: a broken file."""
         file = self.write('{\n "auths": {\n  "x": ' + CANARY + "\n}}")
         self.assertEqual(
             self.complaint(),
@@ -156,6 +159,7 @@ class Files(Homes):
 
 class Helpers(Homes):
     def test_helpers_come_before_the_store_and_both_before_auths(self) -> None:
+        """D23: the order of precedence."""
         self.answering("one", "me", "one")
         self.answering("two", "me", "two")
         document: dict[str, Any] = {
@@ -194,6 +198,7 @@ class Helpers(Homes):
             self.assertEqual((self.home / "asked").read_text(), server)
 
     def test_helpers_that_fail(self) -> None:
+        """D22: missing, exits 3, prints junk; nothing of what it prints is said."""
         file = self.write({"credsStore": "bad"})
         self.assertIn(
             f"docker-credential-bad, which {file} names, can't be run: No such file",
@@ -209,6 +214,7 @@ class Helpers(Homes):
             self.assertRegex(self.complaint(), re.escape(expected))
 
     def test_a_helper_that_hangs_with_a_child(self) -> None:
+        """D22: it hangs."""
         self.helper("hung", "sleep 60 & wait")
         self.write({"credHelpers": {"registry.example": "hung"}})
         begun = time.monotonic()

@@ -690,6 +690,8 @@ class Checking(unittest.TestCase):
         )
 
     def test_one_that_is_too_old_is_not(self) -> None:
+        """D29: the library and the version that is needed are named."""
+
         def needs(*versions: str) -> bytes:
             return crafted(needed=["libc.so.6"], versions={"libc.so.6": versions})
 
@@ -764,6 +766,7 @@ class Checking(unittest.TestCase):
         )
 
     def test_and_those_of_gnu_on_musl(self) -> None:
+        """D29: manylinux on musl."""
         hint = "run buildout on a machine with the same C library, or list it in exclude"
         self.assertEqual(
             self.texts(
@@ -1082,6 +1085,7 @@ class WheelTags(unittest.TestCase):
         self.assertEqual(self.complaints(file("x-1.dist-info/METADATA", b"Tag: a-b-c\n")), [])
 
     def test_another_python(self) -> None:
+        """D28: ABI tags against the image's Python."""
         hint = "run buildout with the image's Python, or set python = host to pack this one"
         for tag, what in (
             ("cp312-cp312-manylinux_2_17_x86_64", "cp312-cp312"),
@@ -1130,6 +1134,7 @@ class WheelTags(unittest.TestCase):
             self.assertEqual(self.complaints(entry, architecture=architecture), [])
 
     def test_another_c_library(self) -> None:
+        """D29: tags of musl and of the GNU C library."""
         hint = "run buildout on a machine with the same C library, or list it in exclude"
         musl = wheel("x-1", "cp311-cp311-musllinux_1_2_x86_64")
         gnu = wheel("x-1", "cp311-cp311-manylinux_2_17_x86_64")
@@ -1146,6 +1151,7 @@ class WheelTags(unittest.TestCase):
             self.assertEqual(self.complaints(entry, libc=None), [])
 
     def test_a_c_library_that_is_too_old(self) -> None:
+        """D29: manylinux tags against the image's glibc."""
         entry = wheel(
             "x-1", "cp311-cp311-manylinux_2_39_x86_64", "cp311-cp311-manylinux_2_38_x86_64"
         )

@@ -163,6 +163,7 @@ class References(unittest.TestCase):
             self.assertEqual((str(found), found.familiar), (full, familiar))
 
     def test_what_engines_refuse_is_refused_here(self) -> None:
+        """E14: upper case and the like."""
         for name in (
             *("", "/", "a/", "/a", "a//b", "A", "acme/Shop", "-a", "a-", "a_", "a___b"),
             *("a..b", "a.-b", "a b", "a\n", "ä", "shop:1", "shop@sha256:0", "r.example:/a"),
@@ -174,6 +175,7 @@ class References(unittest.TestCase):
             self.assertIn(repr(name), caught.exception.what)
 
     def test_tags(self) -> None:
+        """E14: more than 128 letters, and what is no tag."""
         for tag in ("latest", "1.0", "_", "A-b.c_d", "t" * 128):
             self.assertEqual(reference("a", tag).tag, tag)
         for tag in ("", ".a", "-a", "a b", "a:b", "a\n", "ä", "t" * 129):

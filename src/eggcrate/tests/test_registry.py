@@ -161,6 +161,7 @@ class Pulls(Scratch):
         self.assertEqual(self.pull(descriptor), BLOB)
 
     def test_what_blobs_may_be(self) -> None:
+        """D2, D3, D5, D6, D8, D9, D21 and D33: each ends, and nothing of it is kept."""
         wrong = f"sha256:{hashlib.sha256(BLOB[::-1]).hexdigest()}"
         page = b"<html>" + b"x" * 5000
         size = len(BLOB)
@@ -312,6 +313,7 @@ class Manifests(Scratch):
             self.assertEqual(self.repository().manifest("1")[0].media_type, kind)
 
     def test_documents_that_are_not(self) -> None:
+        """D10, D11, D12, D32 and D33."""
         layer, good = self.layer, self.good
         rows: tuple[tuple[str, Any, str, str], ...] = (
             ("D10", b" " * (5 << 20), oci.MANIFEST, "answers with more than 4096 kB"),
@@ -357,7 +359,23 @@ class Manifests(Scratch):
         text = self.complaint(lambda: self.repository().manifest("1"))
         self.assertIn(f"and not {digest}", text)
 
+    def test_d4_d5_manifests_of_a_registry_that_is_busy(self) -> None:
+        digest = self.manifest(self.good)
+        self.server.fault("GET", "/manifests/", says(429, Retry_After="99999"), 1)
+        self.server.fault("GET", "/manifests/", says(502), 1)
+        with self.assertLogs(connection.logger, "WARNING") as logs:
+            self.assertEqual(self.repository().manifest("1")[0].digest, digest)
+        self.assertRegex(logs.output[0], r"is busy \(429\): waiting 0 s, instead of 99999")
+        page = b"<html>" + b"x" * 5000
+        self.server.fault("GET", "/manifests/", says(503, page))
+        self.assertRegex(
+            self.complaint(lambda: self.repository().manifest("1")),
+            rf"^{self.host} could not give the manifest 1: 503 Service Unavailable: "
+            r"'<html>x{191}\.\.\.'; run again later: what is there already is not sent again$",
+        )
+
     def test_a_manifest_that_breaks_off_is_asked_for_again(self) -> None:
+        """D1, of a manifest: it is small, and read anew."""
         digest = self.manifest(self.good)
 
         def cut(handler: Handler) -> bool:
@@ -656,6 +674,7 @@ class Pushes(Scratch):
         self.assertEqual(puts[-4:-2], by_digest)
 
     def test_the_second_repository_mounts_from_the_first(self) -> None:
+        """E4, where it is not refused."""
         first, second = self.push(self.image, self.reference("1"), self.reference("1", "other"))
         self.assertEqual((first.layers_there, second.layers_there), (0, 2))
         self.assertEqual(self.there("1", "other"), self.image.manifest.digest)
@@ -674,6 +693,24 @@ class Pushes(Scratch):
 
         self.push(self.image, missing=missing)
         self.assertEqual(self.there(), self.image.manifest.digest)
+
+    def test_e1_a_retry_sends_what_is_not_there(self) -> None:
+        sizes = sorted(blob.size for blob in self.image.blobs if blob != self.image.manifest)
+
+        def after_two(handler: Handler) -> bool:
+            if len(self.server.blobs.get(PATH, {})) < 2:
+                return False
+            handler.answer(403)
+            return True
+
+        self.server.fault("PUT", "/uploads/", after_two)
+        self.complaint(lambda: self.push(self.image, parallel=1))
+        self.assertNotIn((PATH, "1"), self.server.manifests)
+        self.server.forget_faults()
+        there = {len(data) for data in self.server.blobs[PATH].values()}
+        (sent,) = self.push(self.image)
+        self.assertEqual((len(there), sent.blobs), (2, 1))
+        self.assertEqual(sent.bytes, sum(sizes) - sum(there) + 2 * self.image.manifest.size)
 
     def test_e1_whenever_it_dies_the_tag_is_whole(self) -> None:
         before = image_of(self.store, b"before")
@@ -712,6 +749,7 @@ class Pushes(Scratch):
                     self.assertEqual(self.there(), self.image.manifest.digest)
 
     def test_e2_it_has_an_end(self) -> None:
+        """D18, too: an upload goes to the registry's own host."""
         for method, fault, expected in (
             ("PUT", says(500, b"why"), "could not take the blob .*: 500 .*: 'why'; run again"),
             ("PATCH", hangs_up, "could not be sent in 3 tries: .* has closed the connection"),
@@ -966,10 +1004,9 @@ class Networks(Scratch):
                     text = self.complaint(lambda: repository.digest("1"))  # noqa: B023
                     self.assertIn("there is no host registry.invalid", text)
         with mock.patch.dict(os.environ, https_proxy=f"socks5://user:{CANARY}@h:1"):
+            secure = Repository("registry.invalid", PATH, access=Access(limits=QUICK))
             text = self.complaint(lambda: secure.manifest("1"))
-            self.assertIn(
-                "the proxy socks5://h:1 is none that HTTP can go through", text
-            ) if 0 else None
+            self.assertIn("the proxy socks5://h:1 is none that HTTP can go through", text)
 
 
 class ReferencesAsPeopleWriteThem(unittest.TestCase):

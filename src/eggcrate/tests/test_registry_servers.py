@@ -132,6 +132,7 @@ class Open(Server):
         self.assertLess(sent.bytes, 64_000)
 
     def test_a_mount_and_one_that_is_refused(self) -> None:
+        """E4: where nothing can be mounted (202) it is sent."""
         self.push()
         base = f"{self.host}/{self.path}"
         for source, there in ((base, 2), (f"{self.host}/nowhere", 0)):
@@ -141,6 +142,17 @@ class Open(Server):
             )
             self.assertEqual(sent.layers_there, there)
             self.assertEqual(self.pulled(path=reference.path)[0], self.image.manifest)
+
+    def test_e7_two_push_the_same_tag(self) -> None:
+        images = [image_of(self.store, b"base" * 50_000, bytes([n]) * 90_000) for n in (1, 2)]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for _ in range(8):
+                for future in [pool.submit(self.push, image) for image in images]:
+                    try:
+                        future.result()
+                    except TransportError as error:
+                        self.assertIn("see who else pushes there", str(error))
+                self.assertIn(self.pulled()[0], [image.manifest for image in images])
 
     def test_e6_fifty_pushes_at_once(self) -> None:
         images = [
@@ -181,6 +193,78 @@ class Open(Server):
         self.assertIsNone(repository.digest("1"))
         with self.assertRaisesRegex(TransportError, "has no tag 1 "):
             repository.manifest("1")
+
+
+class BehindNginx(Server):
+    """E5: what the server in front of a registry refuses, and what it says."""
+
+    layer = layers.REGISTRY_BEHIND_NGINX
+
+    def front(self, text: str) -> None:
+        """Let nginx have these directives, and be the registry's host."""
+        self.layer.front(text)
+        self.access = Access(insecure=frozenset((self.host,)))
+
+    def complaint(self, *contents: bytes) -> str:
+        image = image_of(self.store, *contents)
+        with self.assertRaises(TransportError) as caught:
+            self.push(image)
+        repository = Repository(self.host, self.path, access=self.access)
+        self.assertIsNone(repository.digest("1"))
+        return str(caught.exception)
+
+    def test_a_body_that_is_too_large(self) -> None:
+        """For one request, 2 MB, and in parts, 40 MB: none is small enough."""
+        self.front("client_max_body_size 1m;")
+        for size in (2_000_000, 40_000_000):
+            with self.subTest(size):
+                self.assertRegex(
+                    self.complaint(os.urandom(size)),
+                    rf"^{self.host} finds too large what is sent to it \(413\) to take the "
+                    r"blob sha256:\w{64}: '<html> <head><title>413 Request Entity Too Large"
+                    "</title>.*'; raise the limit of the server in front of the registry, "
+                    "nginx's client_max_body_size 0 for instance, or the quota$",
+                )
+
+    def test_parts_are_small_enough(self) -> None:
+        self.front("client_max_body_size 10m;")
+        image = image_of(self.store, os.urandom(40_000_000))
+        self.push(image)
+        self.assertEqual(self.pulled()[0], image.manifest)
+
+    def test_a_tag_that_does_not_change(self) -> None:
+        """As Harbor (412), ECR and Quay (400, 409) have it."""
+        for status, code, message in (
+            (412, "PRECONDITION", "configured as immutable, cannot be updated"),
+            (400, "TAG_INVALID", "The image tag 1 already exists, and cannot be overwritten"),
+            (409, "TAG_IMMUTABLE", "tag is immutable"),
+        ):
+            said = json.dumps({"errors": [{"code": code, "message": message}]})
+            self.front(
+                f"location ~ /manifests/1$ {{ if ($request_method = PUT) "
+                f"{{ return {status} '{said}'; }} proxy_pass {self.layer.url}; }}"
+            )
+            with self.subTest(status):
+                self.assertRegex(
+                    self.complaint(b"x"),
+                    rf"^{self.host} does not let the tag 1 be another image \({status}\): "
+                    rf"'{code}: {message}'; push under another tag, or ask for one that may "
+                    "move$",
+                )
+
+    def test_a_quota(self) -> None:
+        said = json.dumps({"errors": [{"code": "DENIED", "message": "quota of 1 GiB is used"}]})
+        self.front(f"location ~ /uploads/ {{ return 403 '{said}'; }}")
+        self.assertRegex(
+            self.complaint(b"x"),
+            rf"^{self.host} does not allow this for {self.path} without credentials \(403\): "
+            "'DENIED: quota of 1 GiB is used'; ",
+        )
+        self.front("location ~ /uploads/ { return 507; }")
+        self.assertRegex(
+            self.complaint(b"x"),
+            rf"^{self.host} has not wanted to begin an upload: 507 Insufficient Storage",
+        )
 
 
 class Password(Server):

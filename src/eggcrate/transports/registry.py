@@ -63,6 +63,9 @@ _UPLOAD_AGAIN = (*PASSING, 202, 204, 400, 404, 416)
 # for a moment the file that says that the layer is there is empty.
 _NOT_YET = re.compile(rb"DIGEST_INVALID|BLOB_UNKNOWN")
 _MANIFEST_TRIES = 5
+# What registries say of a tag that may not become another image: Harbor, ECR, Quay and ACR each
+# with another status and code.
+_IMMUTABLE = re.compile(rb"immutable|already exists|overwrit", re.IGNORECASE)
 # how often a list of referrers is written anew because somebody else has written it
 _REFERRER_TRIES = 8
 
@@ -219,6 +222,12 @@ class Repository:
                 break
             self._connection.rest(attempt, deadline)
         if answer.status not in (200, 201, 202):
+            if 400 <= answer.status < 500 and _IMMUTABLE.search(answer.body):
+                raise TransportError(
+                    f"{self.host} does not let the tag {reference} be another image "
+                    f"({answer.status}){self._connection.quoted(answer)}",
+                    "push under another tag, or ask for one that may move",
+                )
             raise self._refused_push(answer, f"take the manifest {reference}")
         said = answer.headers.get("docker-content-digest", digest)
         found = said if said != digest else self.digest(reference)
