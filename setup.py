@@ -42,8 +42,6 @@ setup(
         "tqdm>=4",
         # the default installer of virtualenv-part; one binary, released every week
         "uv>=0.7",
-        # HTTP with registries: connection pool, TLS and proxies of the whole Python world
-        "urllib3>=2.1",
         # markers and requirements of distributions (PEP 508); zc.buildout needs it too
         "packaging>=23",
         # reads TOML where the standard library doesn't; the standard library's is a copy of it

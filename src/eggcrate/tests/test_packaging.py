@@ -188,7 +188,6 @@ class Distributions(unittest.TestCase):
                 "uv",
                 "packaging",
                 "tomli",
-                "urllib3",
             },
         )
 

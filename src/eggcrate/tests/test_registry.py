@@ -607,6 +607,19 @@ class Credentials(Scratch):
         ((_, _, headers),) = other.requests
         self.assertNotIn("authorization", headers)
 
+    def test_redirects_that_lead_nowhere(self) -> None:
+        for place, shown in (
+            ("http://[x/", "a place"),
+            (f"http://{'a' * 64}.example/", f"http://{'a' * 64}.example/"),
+            ("http://a:99999/", "http://a:99999/"),
+        ):
+            server = self.serve()
+            self.host = server.host
+            server.fault("GET", "", says(307, Location=place))
+            with self.subTest(place):
+                text = self.complaint(lambda: self.pull(Descriptor(TYPE, digest_of(BLOB), 9)))
+                self.assertIn(f"sends us to {shown}, which can't be an address", text)
+
     def test_redirects_without_an_end(self) -> None:
         self.server.fault("GET", "", says(307, Location="/v2/x"))
         self.assertIn(

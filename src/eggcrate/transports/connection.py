@@ -11,27 +11,24 @@ import contextlib
 import dataclasses
 import email.utils
 import functools
-import http
-import ipaddress
+import http.client
 import json
 import logging
 import os
 import pathlib
 import random
 import re
+import socket
 import ssl
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import urllib3
-import urllib3.connection
-
 from eggcrate.errors import TransportError
 from eggcrate.transports import credentials
+from eggcrate.transports.pool import NoAddress, NoProxy, Pool, Response, Unreachable, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +45,6 @@ _MOST_BUSY = 5
 _SMALL_ANSWER = 1 << 20
 # nor is anything quoted at greater length, in characters
 _QUOTED = 200
-_BLOCK = 1 << 18
-# what is left of an answer is read, so that its connection can be used again, up to so much
-_DRAINED = 1 << 14
 # of openssl's verify(1)
 _NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
@@ -147,9 +141,12 @@ class Connection:
         self._scopes += [f"repository:{source}:pull" for source in sources]
         self.origin = f"{scheme}://{f'registry-1.{_HUB}' if host == _HUB else host}"
         self._stop = stop or threading.Event()
-        self._lock = threading.Lock()
         self._renewing = threading.Lock()
-        self._managers: dict[str, Any] = {}
+        self._pool = Pool(
+            connect=self.limits.connect,
+            stall=self.limits.stall,
+            tls=functools.partial(_context, access, host, self.origin),
+        )
         self._authorization: str | None = None
         self._credentials: credentials.Credentials | None = None
         self._asked = False
@@ -199,7 +196,7 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         tries: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[Response]:
         """The answer, see :meth:`call`, of which no body has been read yet."""
         deadline = time.monotonic() + self.limits.total
         most = tries or self.limits.tries
@@ -222,14 +219,14 @@ class Connection:
                 else:
                     attempt += 1
                 wait = self.asked_wait(response.status, response.headers)
-                _discard(response)
+                response.close()
             self.rest(attempt + busy, deadline, wait)
         try:
             yield response
         finally:
-            _discard(response)
+            response.close()
 
-    def answer(self, target: str, response: Any, limit: int = _SMALL_ANSWER) -> Answer:
+    def answer(self, target: str, response: Response, limit: int = _SMALL_ANSWER) -> Answer:
         """The answer with its body, if that has at most ``limit`` bytes."""
         url = self.url(target)
         body = bytearray()
@@ -243,7 +240,7 @@ class Connection:
                 )
         return Answer(url, response.status, response.headers, bytes(body))
 
-    def blocks(self, response: Any, url: str = "") -> Iterator[bytes]:
+    def blocks(self, response: Response, url: str = "") -> Iterator[bytes]:
         """The body, as it comes; Interrupted when it does not come to its end."""
         deadline = time.monotonic() + self.limits.total
         while True:
@@ -252,12 +249,12 @@ class Connection:
             if time.monotonic() > deadline:
                 raise self._late()
             try:
-                block = response.read1(_BLOCK, decode_content=False)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
+                block = response.read1()
+            except (http.client.HTTPException, OSError) as error:
                 raise self._interrupted(error, url or self.origin) from error
             if block:
                 yield block
-            elif response.length_remaining:
+            elif response.left:
                 raise self._interrupted(EOFError(), url or self.origin)
             else:
                 return
@@ -300,7 +297,7 @@ class Connection:
 
     def _authorized(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None
-    ) -> Any:
+    ) -> Response:
         """One exchange, with the credentials that the registry asks for.
 
         A token that has expired meanwhile is replaced once.
@@ -308,10 +305,10 @@ class Connection:
         for renewed in (False, True):
             used = self._authorization
             response = self._follow(method, url, headers, body, used)
-            if response.status != 401 or _origin(url) != self.origin:
+            if response.status != 401 or origin_of(url) != self.origin:
                 break
-            answer = self.answer(url, response)
-            _discard(response)
+            with contextlib.closing(response):
+                answer = self.answer(url, response)
             challenges = _challenges(response.headers)
             if renewed or (used and "bearer" not in challenges):
                 raise self._unauthorized(answer, challenges)
@@ -325,19 +322,19 @@ class Connection:
         headers: Mapping[str, str],
         body: Body | None,
         authorization: str | None,
-    ) -> Any:
+    ) -> Response:
         """One exchange, at the place to which the registry may send us for it."""
         for _ in range(_MOST_REDIRECTS):
             own = dict(headers)
-            if authorization and _origin(url) == self.origin:
+            if authorization and origin_of(url) == self.origin:
                 own["Authorization"] = authorization
             response = self._once(method, url, own, body() if body else None)
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
                 return response
-            location = urllib.parse.urljoin(url, response.headers.get("location", ""))
-            _discard(response)
-            parts = urllib.parse.urlsplit(location)
-            if parts.scheme not in ("http", "https") or _downgraded(url, location):
+            response.close()
+            location = self.joined(url, response.headers.get("location", ""))
+            scheme = urllib.parse.urlsplit(location).scheme
+            if scheme not in ("http", "https") or _downgraded(url, location):
                 raise TransportError(
                     f"{self.host} sends us to {_shown(location)}, which is not HTTPS",
                     "ask who runs the registry: what begins with TLS has to go on with it",
@@ -348,100 +345,37 @@ class Connection:
             "ask who runs the registry",
         )
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Any:
+    def joined(self, url: str, location: str) -> str:
+        """The place that an answer of ``url`` names."""
+        try:
+            place = urllib.parse.urljoin(url, location)
+            urllib.parse.urlsplit(place)
+        except ValueError as error:
+            raise self._no_address(location) from error
+        return place
+
+    def _no_address(self, text: str) -> TransportError:
+        shown = _shown(text) if "[" not in text else "a place"
+        return TransportError(
+            f"{self.host} sends us to {shown}, which can't be an address",
+            "ask who runs the registry",
+        )
+
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Response:
         """One exchange; the body of the answer has not been read."""
         if self._stop.is_set():
             raise Stopped
-        stall = self.limits.stall
         try:
-            return self._manager(url).urlopen(
-                method,
-                url,
-                body=body,
-                headers={"User-Agent": "eggcrate", **headers},
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                # as the connection's own, see _classes
-                timeout=urllib3.Timeout(connect=stall, read=stall),
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._interrupted(error, url) from error
-        except ValueError as error:
-            # what http.client and the idna codec say of impossible names
+            return self._pool.ask(method, url, {"User-Agent": "eggcrate", **headers}, body)
+        except NoAddress as error:
+            raise self._no_address(url) from error
+        except NoProxy as error:
             raise TransportError(
-                f"{self.host} sends us to {_shown(url)}, which can't be an address",
-                "ask who runs the registry",
+                f"the proxy {error.proxy} is none that HTTP can go through",
+                "set https_proxy to http://HOST:PORT, or list the registry in no_proxy",
             ) from error
-
-    # Connections
-
-    def _manager(self, url: str) -> Any:
-        """The pool for a URL's host: with the TLS and the proxy that belong to it."""
-        origin = _origin(url)
-        with self._lock:
-            manager = self._managers.get(origin)
-            if manager is None:
-                manager = self._managers[origin] = self._new_manager(origin)
-        return manager
-
-    def _new_manager(self, origin: str) -> Any:
-        host = origin.partition("://")[2]
-        options: dict[str, Any] = {"maxsize": 16, "num_pools": 2, "blocksize": _BLOCK}
-        if origin.startswith("https:"):
-            options["ssl_context"] = self._tls(host)
-        proxy = _proxy(origin)
-        if proxy is None:
-            manager = urllib3.PoolManager(**options)
-        else:
-            parts = urllib.parse.urlsplit(proxy)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise TransportError(
-                    f"the proxy {_shown(proxy)} is none that HTTP can go through",
-                    "set https_proxy to http://HOST:PORT, or list the registry in no_proxy",
-                )
-            login = {}
-            if parts.username is not None:
-                # nowhere else: what a URL has in it gets into messages
-                user = urllib.parse.unquote(f"{parts.username}:{parts.password or ''}")
-                login = urllib3.make_headers(proxy_basic_auth=user)
-            bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-            manager = urllib3.ProxyManager(bare, proxy_headers=login, **options)
-        manager.pool_classes_by_scheme = _classes(self.limits.connect)
-        return manager
-
-    def _tls(self, host: str) -> ssl.SSLContext:
-        """The system's CAs, and those that are there for this host (dockerd(8), certs.d)."""
-        named = os.environ.get("SSL_CERT_FILE")
-        if named and not pathlib.Path(named).is_file():
-            raise TransportError(
-                f"SSL_CERT_FILE is {named}, and there is no such file",
-                "name a file of certificates, or unset it",
-            )
-        context = ssl.create_default_context()
-        files: list[tuple[pathlib.Path, pathlib.Path | None]] = []
-        if self._access.ca is not None:
-            files.append((self._access.ca, None))
-        if f"https://{host}" == self.origin:
-            for top in ("~/.docker", "/etc/docker", "~/.config/containers", "/etc/containers"):
-                directory = pathlib.Path(top).expanduser() / "certs.d" / self.host
-                files += [(path, None) for path in sorted(directory.glob("*.crt"))]
-                certificates = sorted(directory.glob("*.cert"))
-                files += [(path, path.with_suffix(".key")) for path in certificates]
-        for path, key in files:
-            try:
-                if key is None:
-                    context.load_verify_locations(path)
-                else:
-                    context.load_cert_chain(path, key)
-            except (OSError, ValueError) as error:
-                raise TransportError(
-                    f"{path} can't be used as a certificate",
-                    "let it be a file that this user can read, in PEM format; the key of a "
-                    "client's .cert lies beside it as .key",
-                ) from error
-        return context
+        except (http.client.HTTPException, OSError) as error:
+            raise self._interrupted(error, url) from error
 
     # Credentials
 
@@ -549,7 +483,7 @@ class Connection:
                 try:
                     answer = self.answer(url, response)
                 finally:
-                    _discard(response)
+                    response.close()
             except Interrupted as failed:
                 if not failed.passing or attempt >= self.limits.tries:
                     raise failed.error from failed
@@ -645,23 +579,21 @@ class Connection:
     def _interrupted(self, error: Exception, url: str) -> Interrupted:
         """What has become of an exchange, as an error of ours."""
         host = _shown(url).partition("://")[2].partition("/")[0]
-        proxy = _proxy(_origin(url))
-        causes = tuple(_causes(error))
-        proxied = [c for c in causes if isinstance(c, urllib3.exceptions.ProxyError)]
-        if proxied and proxy:
-            words = " ".join(map(str, causes))
-            wants = " wants a name and a password" if " 407 " in words else " does not let us"
+        cause: BaseException | None = error
+        if isinstance(error, Unreachable):
+            cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return Interrupted(_tls_failure(cause, host), passing=False)
+        if isinstance(error, Unreachable) and error.proxy:
+            wants = " wants a name and a password" if " 407 " in str(cause) else ""
             return Interrupted(
                 TransportError(
-                    f"the proxy {_shown(proxy)}{wants} to {host}",
+                    f"the proxy {error.proxy}{wants or ' does not let us'} to {host}",
                     "see https_proxy, http_proxy and no_proxy in the environment",
                 ),
                 passing=False,
             )
-        tls = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
-        if tls is not None and not isinstance(tls, ssl.SSLEOFError):
-            return Interrupted(_tls_failure(tls, host), passing=False)
-        if any(isinstance(c, urllib3.exceptions.NameResolutionError) for c in causes):
+        if isinstance(cause, socket.gaierror):
             return Interrupted(
                 TransportError(
                     f"there is no host {host}, as far as this machine knows",
@@ -669,8 +601,7 @@ class Connection:
                 ),
                 passing=False,
             )
-        # urllib3 counts every connection that fails among those that take too long
-        if any(isinstance(c, ConnectionRefusedError) for c in causes):
+        if isinstance(cause, ConnectionRefusedError):
             return Interrupted(
                 TransportError(
                     f"{host} refuses the connection",
@@ -678,16 +609,7 @@ class Connection:
                 ),
                 passing=True,
             )
-        if any(isinstance(c, urllib3.exceptions.NewConnectionError) for c in causes):
-            reason = next((c.strerror for c in causes if isinstance(c, OSError)), None)
-            return Interrupted(
-                TransportError(
-                    f"{host} can't be reached: {reason or 'no connection'}",
-                    "see whether the network works",
-                ),
-                passing=True,
-            )
-        if any(isinstance(c, urllib3.exceptions.ConnectTimeoutError) for c in causes):
+        if isinstance(cause, TimeoutError) and isinstance(error, Unreachable):
             return Interrupted(
                 TransportError(
                     f"{host} does not answer: no connection in {self.limits.connect:g} seconds",
@@ -695,11 +617,20 @@ class Connection:
                 ),
                 passing=True,
             )
-        if any(isinstance(c, (urllib3.exceptions.TimeoutError, TimeoutError)) for c in causes):
+        if isinstance(cause, TimeoutError):
             return Interrupted(
                 TransportError(
                     f"{host} has not sent or taken a byte for {self.limits.stall:g} seconds",
                     "see whether the network works, and run again",
+                ),
+                passing=True,
+            )
+        closed = (ConnectionError, ssl.SSLError, http.client.HTTPException)
+        if isinstance(error, Unreachable) and not isinstance(cause, closed):
+            return Interrupted(
+                TransportError(
+                    f"{host} can't be reached: {getattr(cause, 'strerror', None) or cause}",
+                    "see whether the network works",
                 ),
                 passing=True,
             )
@@ -712,48 +643,40 @@ class Connection:
         )
 
 
-def _classes(limit: float) -> dict[str, Any]:
-    """Pools whose connections have ``limit`` seconds to come about.
+def _context(access: Access, registry: str, origin: str, host: str) -> ssl.SSLContext:
+    """The system's CAs, and those that are there for a registry (dockerd(8), certs.d).
 
-    urllib3 would apply that limit to sending, too, where a registry may take longer.
+    ``registry`` is its name in references, ``origin`` its URL, ``host`` who is spoken to.
     """
-
-    def connect(self: Any, original: Callable[[Any], None]) -> None:
-        stall, self.timeout = self.timeout, limit
+    named = os.environ.get("SSL_CERT_FILE")
+    if named and not pathlib.Path(named).is_file():
+        raise TransportError(
+            f"SSL_CERT_FILE is {named}, and there is no such file",
+            "name a file of certificates, or unset it",
+        )
+    context = ssl.create_default_context()
+    files: list[tuple[pathlib.Path, pathlib.Path | None]] = []
+    if access.ca is not None:
+        files.append((access.ca, None))
+    if f"https://{host}" == origin:
+        for top in ("~/.docker", "/etc/docker", "~/.config/containers", "/etc/containers"):
+            directory = pathlib.Path(top).expanduser() / "certs.d" / registry
+            files += [(path, None) for path in sorted(directory.glob("*.crt"))]
+            certificates = sorted(directory.glob("*.cert"))
+            files += [(path, path.with_suffix(".key")) for path in certificates]
+    for path, key in files:
         try:
-            original(self)
-        finally:
-            self.timeout = stall
-        self.sock.settimeout(stall)
-
-    found = {}
-    for scheme, pool, plain in (
-        ("http", urllib3.HTTPConnectionPool, urllib3.connection.HTTPConnection),
-        ("https", urllib3.HTTPSConnectionPool, urllib3.connection.HTTPSConnection),
-    ):
-        own = {"connect": lambda self, plain=plain: connect(self, plain.connect)}
-        limited = type("Limited", (plain,), own)
-        found[scheme] = type("Pool", (pool,), {"ConnectionCls": limited})
-    return found
-
-
-def _discard(response: Any) -> None:
-    """Be done with an answer: its connection can't be used again unless all has been read."""
-    with contextlib.suppress(Exception):
-        left = response.length_remaining
-        if left is None or left > _DRAINED:
-            response.close()
-        else:
-            response.drain_conn()
-            response.release_conn()
-
-
-def _origin(url: str) -> str:
-    """Scheme, host and port of a URL, without a port that goes without saying."""
-    parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition("@")[2].lower()
-    default = {"https": ":443", "http": ":80"}.get(parts.scheme, ":")
-    return f"{parts.scheme}://{host.removesuffix(default)}"
+            if key is None:
+                context.load_verify_locations(path)
+            else:
+                context.load_cert_chain(path, key)
+        except (OSError, ValueError) as error:
+            raise TransportError(
+                f"{path} can't be used as a certificate",
+                "let it be a file that this user can read, in PEM format; the key of a "
+                "client's .cert lies beside it as .key",
+            ) from error
+    return context
 
 
 def _downgraded(url: str, other: str) -> bool:
@@ -772,20 +695,6 @@ def _status(status: int) -> str:
     with contextlib.suppress(ValueError):
         return f"{status} {http.HTTPStatus(status).phrase}"
     return str(status)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and those that it is about."""
-    seen: set[int] = set()
-    queue: list[BaseException] = [error]
-    while queue:
-        found = queue.pop(0)
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        queue += [item for item in found.args if isinstance(item, BaseException)]
-        queue += [item for item in (found.__cause__, found.__context__) if item is not None]
 
 
 def _tls_failure(error: ssl.SSLError, host: str) -> TransportError:
@@ -824,7 +733,7 @@ def _tls_failure(error: ssl.SSLError, host: str) -> TransportError:
 def _challenges(headers: Any) -> dict[str, dict[str, str]]:
     """What a server wants to be asked with, by scheme (RFC 9110, WWW-Authenticate)."""
     found: dict[str, dict[str, str]] = {}
-    for line in headers.getlist("www-authenticate"):
+    for line in headers.get_all("www-authenticate", []):
         current: dict[str, str] = {}
         for match in re.finditer(
             r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))|([A-Za-z][\w-]*)', line[:8192]
@@ -836,24 +745,3 @@ def _challenges(headers: Any) -> dict[str, dict[str, str]]:
                 text = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 current.setdefault(name.lower(), text)
     return found
-
-
-def _proxy(origin: str) -> str | None:
-    """The proxy that the environment has for a host; None where it has to be without one."""
-    scheme, _, host = origin.partition("://")
-    name = urllib.parse.urlsplit(origin).hostname or ""
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or name == "localhost":
-        return None
-    with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(name)
-        if address.is_loopback:
-            return None
-        for item in proxies.get("no", "").split(","):
-            with contextlib.suppress(ValueError):
-                if "/" in item and address in ipaddress.ip_network(item.strip(), strict=False):
-                    return None
-    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

@@ -428,7 +428,7 @@ class Repository:
 
     def _location(self, answer: Answer) -> str:
         """Where the registry wants the next request of an upload."""
-        location: str = urllib.parse.urljoin(answer.url, answer.headers.get("location", ""))
+        location = self._connection.joined(answer.url, answer.headers.get("location", ""))
         own = urllib.parse.urlsplit(self._connection.origin)
         parts = urllib.parse.urlsplit(location)
         host, known = parts.hostname or "", own.hostname or ""
