@@ -669,14 +669,67 @@ class Pushes(Scratch):
         self.assertEqual(self.there("1"), self.image.manifest.digest)
         self.assertEqual(self.there("2"), self.image.manifest.digest)
         self.assertEqual((sent.layers, sent.layers_there, sent.blobs), (2, 0, 3))
-        self.assertEqual(sent.bytes, self.image.size + 2 * self.image.manifest.size)
+        self.assertEqual(sent.bytes, self.image.size + self.image.manifest.size)
         (sent,) = self.push(self.image)
         self.assertEqual((sent.layers_there, sent.blobs), (2, 0))
         self.assertLess(sent.bytes, 2000)
         self.assertRegex(
             registry.summary(sent),
-            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ \(\S+ kB sent, 2 of 2 layers there",
+            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ \(\d+ bytes sent, 2 of 2 layers there",
         )
+
+    def asked(self) -> list[str]:
+        """What the registry was asked for, with digests and uploads by their kind alone."""
+        found = []
+        for method, path, _ in self.server.requests:
+            kind = re.sub(r"sha256:\w+|uploads/.*", "x", path.partition(f"/{PATH}/")[2])
+            found.append(f"{method} {kind}")
+        self.server.requests.clear()
+        return found
+
+    def test_of_a_changed_layer_little_is_asked(self) -> None:
+        self.push(self.image)
+        first = self.asked()
+        changed = image_of(self.store, b"SMALL", b"large" * 100_000)
+        (sent,) = self.push(changed, parallel=1)
+        upload = ["POST blobs/x", "PUT blobs/x"]
+        tag = ["PUT manifests/1", "HEAD manifests/1"]
+        self.assertEqual(self.asked(), ["GET manifests/1", *upload, *upload, *tag])
+        self.assertEqual((sent.layers, sent.layers_there, sent.blobs), (2, 1, 2))
+        self.assertEqual(self.there(), changed.manifest.digest)
+        self.push(changed)
+        self.assertEqual(self.asked(), ["GET manifests/1", *tag])
+        # nothing is known of another tag
+        self.push(changed, self.reference("2"))
+        asked = [
+            "GET manifests/2",
+            *["HEAD blobs/x"] * 3,
+            "PUT manifests/2",
+            "HEAD manifests/2",
+        ]
+        self.assertEqual(self.asked(), asked)
+        self.assertEqual(first.count("HEAD blobs/x"), 3)
+
+    def test_a_registry_that_has_lost_a_blob_is_given_it(self) -> None:
+        self.push(self.image)
+        large = max(self.image.blobs, key=lambda blob: blob.size)
+        del self.server.blobs[PATH][large.digest]
+        changed = image_of(self.store, b"SMALL", b"large" * 100_000)
+        self.server.requests.clear()
+        (sent,) = self.push(changed)
+        self.assertEqual(self.there(), changed.manifest.digest)
+        self.assertEqual(self.asked().count("PUT manifests/1"), 2)
+        self.assertEqual((sent.layers_there, sent.blobs), (0, 3))
+
+    def test_what_else_a_tag_may_have(self) -> None:
+        for data in (b"[", b"{}", b'{"layers": 7}', b'{"manifests": []}', b"<html>"):
+            self.manifest(data, "text/html" if data[:1] == b"<" else oci.INDEX)
+            self.server.blobs.clear()
+            self.push(self.image)
+            self.assertEqual(self.there(), self.image.manifest.digest)
+        self.server.fault("GET", "/manifests/", says(503))
+        text = self.complaint(lambda: self.push(self.image))
+        self.assertIn("could not give the manifest 1: 503 Service Unavailable", text)
 
     def test_tags_come_last(self) -> None:
         self.push(self.image, self.reference("1"), self.reference("9", "other"))
@@ -723,7 +776,7 @@ class Pushes(Scratch):
         there = {len(data) for data in self.server.blobs[PATH].values()}
         (sent,) = self.push(self.image)
         self.assertEqual((len(there), sent.blobs), (2, 1))
-        self.assertEqual(sent.bytes, sum(sizes) - sum(there) + 2 * self.image.manifest.size)
+        self.assertEqual(sent.bytes, sum(sizes) - sum(there) + self.image.manifest.size)
 
     def test_e1_whenever_it_dies_the_tag_is_whole(self) -> None:
         before = image_of(self.store, b"before")
@@ -829,6 +882,8 @@ class Pushes(Scratch):
             self.server.fault(method, "/manifests/1", fault)
             text = self.complaint(lambda: self.push(self.image))
             self.assertIn(f"1 is {other} after {digest} was pushed; see who else pushes", text)
+        self.server = self.serve()
+        self.host = self.server.host
         self.server.fault("HEAD", f"/blobs/{self.image.config.digest}", says(200, b"x"))
         text = self.complaint(lambda: self.push(self.image))
         self.assertIn("has 1 bytes, where its manifest announces", text)
@@ -957,7 +1012,7 @@ class Networks(Scratch):
         layers.certificate(self.root, "good")
         server = self.serve(certificate=self.root / "good.crt", key=self.root / "good.key")
         place = f"http://{self.host}/v2/x?secret={CANARY}"
-        server.fault("GET", "", says(307, Location=place))
+        server.fault("GET", "", says(307, Location=place), 1)
         server.fault("POST", "", says(202, Location=f"http://{server.host}/v2/x"))
         access = Access(ca=self.root / "ca.crt", limits=QUICK)
         repository = Repository(server.host, PATH, access=access)

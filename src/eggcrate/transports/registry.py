@@ -18,7 +18,6 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, BinaryIO
 
 from eggcrate.errors import TransportError
@@ -52,6 +51,8 @@ _EMPTY = "application/vnd.oci.empty.v1+json"
 _LONGEST_MANIFEST = 4 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# What is no larger is sent without asking for it first, where it is most likely not there.
+_SMALL = 16 << 10
 # Up to so many bytes go with one request; what is larger is sent so that it can go on after
 # the connection is lost.
 _ONE_REQUEST = 8 << 20
@@ -201,11 +202,41 @@ class Repository:
             return found
         return self.manifest(reference)[0].digest
 
-    def put_manifest(self, data: bytes, media_type: str, reference: str) -> bool:
+    def blobs_of(self, tag: str) -> frozenset[str]:
+        """The digests of the blobs of the image with a tag; none where there is no such image.
+
+        Nor are there any where it can't be read: who asks is about to replace it.
+        """
+        _check(tag, self.name)
+        answer = self._connection.call(
+            "GET",
+            f"manifests/{tag}",
+            headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
+            limit=_LONGEST_MANIFEST,
+        )
+        if answer.status in PASSING:
+            raise self._connection.refusal(answer, f"give the manifest {tag}")
+        if answer.status != 200:
+            return frozenset()
+        try:
+            value = _json(answer.body, self.name)
+            return frozenset(item["digest"] for item in (*value["layers"], value["config"]))
+        except (TransportError, KeyError, TypeError):
+            return frozenset()  # an index, say
+
+    def put_manifest(
+        self,
+        data: bytes,
+        media_type: str,
+        reference: str,
+        *,
+        unknown: Callable[[], None] | None = None,
+    ) -> bool:
         """Store a manifest under a tag or its digest, and see that it is there.
 
         Whether the registry has understood its ``subject``: that it will be found among the
-        referrers (OCI-Subject).
+        referrers (OCI-Subject).  Where the registry says that it lacks a blob, ``unknown`` is
+        called, once, to do something about it.
         """
         _check(reference, self.name)
         digest = digest_of(data)
@@ -220,7 +251,11 @@ class Repository:
             )
             if _NOT_YET.search(answer.body) is None or attempt == _MANIFEST_TRIES:
                 break
-            self._connection.rest(attempt, deadline)
+            if unknown is not None:
+                unknown()
+                unknown = None
+            else:
+                self._connection.rest(attempt, deadline)
         if answer.status not in (200, 201, 202):
             if 400 <= answer.status < 500 and _IMMUTABLE.search(answer.body):
                 raise TransportError(
@@ -384,16 +419,6 @@ class Repository:
         return True
 
     # Blobs, up
-
-    def upload_blob(self, descriptor: Descriptor, store: Store, told: Told = _nobody) -> int:
-        """Have a blob of the store in the repository; how many bytes were sent for it."""
-        if self.has_blob(descriptor):
-            return 0
-        location, mounted = self._mount(descriptor)
-        if mounted:
-            return 0
-        with store.open(descriptor.digest) as stream:
-            return self._send(descriptor, stream, location, told)
 
     def mount(self, descriptor: Descriptor) -> bool:
         """Whether the blob could be mounted from one of the sources."""
@@ -824,8 +849,8 @@ def push(
 ) -> list[Sent]:
     """Have the image under all these references; what each repository was sent.
 
-    First every blob is everywhere, then every manifest under its digest; tags come last, so
-    that none ever has half an image.  ``mount_from`` are repositories (``HOST/PATH``) that
+    First every blob is everywhere, then, in several repositories, the manifest under its digest;
+    tags come last, so that none ever has half an image.  ``mount_from`` are repositories (``HOST/PATH``) that
     may have blobs already; those that the store lacks, and that can't be mounted, are
     fetched by ``missing``.
     """
@@ -833,73 +858,106 @@ def push(
     places: dict[tuple[str, str], list[Reference]] = {}
     for reference in references:
         places.setdefault((reference.host, reference.path), []).append(reference)
-    done: list[tuple[Repository, list[Reference], Sent]] = []
+    with store.open(image.manifest.digest) as stream:
+        manifest = stream.read()
     known = [name.partition("/")[::2] for name in mount_from]
+    pushes = []
     for (host, path), names in places.items():
         sources = [other for at, other in (*known, *places) if at == host and other != path]
         repository = Repository(
             host, path, access=access, writing=True, sources=sources, stop=stop
         )
-        sent = _push_blobs(repository, image, store, names, stop, parallel, missing)
-        done.append((repository, names, sent))
-    with store.open(image.manifest.digest) as stream:
-        manifest = stream.read()
-    for repository, _, _ in done:
-        repository.put_manifest(manifest, image.manifest.media_type, image.manifest.digest)
-    for repository, names, _ in done:
-        for name in names:
-            repository.put_manifest(manifest, image.manifest.media_type, name.tag)
-    return [
-        dataclasses.replace(sent, bytes=sent.bytes + len(manifest) * (1 + len(names)))
-        for _, names, sent in done
-    ]
+        one = _Push(repository, image, store, names, stop, parallel, missing)
+        one.send(repository.blobs_of(names[0].tag))
+        pushes.append(one)
+    if len(pushes) > 1:
+        # where one does not take it, the tags of all stay as they are
+        for one in pushes:
+            one.put(manifest, image.manifest.digest)
+    for one in pushes:
+        for name in one.names:
+            one.put(manifest, name.tag)
+    return [one.sent() for one in pushes]
 
 
-def _push_blobs(
-    repository: Repository,
-    image: Image,
-    store: Store,
-    references: Sequence[Reference],
-    stop: threading.Event,
-    parallel: int,
-    missing: Callable[[Descriptor], None] | None,
-) -> Sent:
-    """Have every blob of the image in the repository."""
-    blobs = [blob for blob in image.blobs if blob.digest != image.manifest.digest]
-    layers = {layer.descriptor.digest for layer in image.layers}
-    lock = threading.Lock()
+@dataclasses.dataclass(slots=True)
+class _Push:
+    """An image on its way into one repository."""
 
-    def lacks(blob: Descriptor) -> bool:
-        return not repository.has_blob(blob) and not repository.mount(blob)
+    repository: Repository
+    image: Image
+    store: Store
+    names: Sequence[Reference]
+    stop: threading.Event
+    parallel: int
+    missing: Callable[[Descriptor], None] | None
+    absent: set[str] = dataclasses.field(default_factory=set)
+    size: int = 0
 
-    found = _all(lacks, blobs, stop, parallel)
-    absent = [blob for blob, is_absent in zip(blobs, found, strict=True) if is_absent]
-    # the largest first, so that they do not end alone
-    absent.sort(key=lambda blob: -blob.size)
+    def send(self, there: frozenset[str]) -> None:
+        """Have every blob in the repository.
 
-    with progress(
-        logger, f"pushing to {repository.name}", sum(blob.size for blob in absent)
-    ) as told:
+        ``there`` are those of the image that the tag has now: a registry keeps what an image
+        needs, so nothing is asked about them.
+        """
+        image, stop, parallel = self.image, self.stop, self.parallel
+        blobs = [
+            blob
+            for blob in image.blobs
+            if blob.digest != image.manifest.digest and blob.digest not in there
+        ]
+        lock = threading.Lock()
 
-        def locked(size: int) -> None:
-            with lock:
-                told(size)
+        def lacks(blob: Descriptor) -> bool:
+            if there and blob.size <= _SMALL:
+                return True
+            return not self.repository.has_blob(blob) and not self.repository.mount(blob)
 
-        def send(blob: Descriptor) -> int:
-            if missing is not None and not store.has(blob.digest, blob.size):
-                missing(blob)
-            with store.open(blob.digest) as stream:
-                return repository._send(blob, stream, None, locked)
+        found = _all(lacks, blobs, stop, parallel)
+        absent = [blob for blob, is_absent in zip(blobs, found, strict=True) if is_absent]
+        # the largest first, so that they do not end alone
+        absent.sort(key=lambda blob: -blob.size)
+        what = f"pushing to {self.repository.name}"
+        with progress(logger, what, sum(blob.size for blob in absent)) as told:
 
-        sizes = _all(send, absent, stop, parallel)
-    return Sent(
-        tuple(references),
-        image.manifest.digest,
-        sum(sizes),
-        len(absent),
-        len(layers),
-        len(layers - {blob.digest for blob in absent}),
-    )
+            def locked(size: int) -> None:
+                with lock:
+                    self.size += size
+                    told(size)
+
+            def send(blob: Descriptor) -> None:
+                if self.missing is not None and not self.store.has(blob.digest, blob.size):
+                    self.missing(blob)
+                with self.store.open(blob.digest) as stream:
+                    self.repository._send(blob, stream, None, locked)
+
+            _all(send, absent, stop, parallel)
+        self.absent |= {blob.digest for blob in absent}
+
+    def put(self, manifest: bytes, reference: str) -> None:
+        """Have the manifest under a tag or its digest.
+
+        A registry that has lost a blob of the image that it had is given it again.
+        """
+        self.repository.put_manifest(
+            manifest,
+            self.image.manifest.media_type,
+            reference,
+            unknown=lambda: self.send(frozenset()),
+        )
+        self.size += len(manifest)
+
+    def sent(self) -> Sent:
+        """What it took."""
+        layers = {layer.descriptor.digest for layer in self.image.layers}
+        return Sent(
+            tuple(self.names),
+            self.image.manifest.digest,
+            self.size,
+            len(self.absent),
+            len(layers),
+            len(layers - self.absent),
+        )
 
 
 def _all(
@@ -909,6 +967,13 @@ def _all(
     parallel: int,
 ) -> list[Any]:
     """What the work gives for each blob; after an error nothing more is begun."""
+    if len(blobs) < 2:
+        try:
+            return [work(blob) for blob in blobs]
+        except Interrupted as interrupted:
+            raise interrupted.error from interrupted
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(parallel) as pool:
         futures = [pool.submit(work, blob) for blob in blobs]
         try:
