@@ -64,7 +64,7 @@ def pinned(settings: ImageSettings, store: Store) -> ImageSettings:
         return settings
     digest = None
     if base_image.moves(name):
-        locked = _lock(settings).get(name)
+        locked = _lock(settings).get(name, {}).get(str(settings.platform))
         digest = None if settings.refresh and not settings.offline else locked
         if digest is None and settings.offline:
             raise PlanError(
@@ -99,14 +99,15 @@ def _access(settings: ImageSettings) -> Access | None:
 
 
 def keep_lock(settings: ImageSettings) -> None:
-    """Write down the digest that an image was built on."""
+    """Write down the digest that an image was built on: each platform has its own."""
     if base_image.moves(settings.base):
-        locked = {**_lock(settings), settings.base: settings.base_digest}
+        locked = _lock(settings)
+        locked.setdefault(settings.base, {})[str(settings.platform)] = settings.base_digest
         text = json.dumps(locked, indent=1, sort_keys=True) + "\n"
         write_if_changed(settings.site.directory / LOCK, text.encode())
 
 
-def _lock(settings: ImageSettings) -> dict[str, str]:
+def _lock(settings: ImageSettings) -> dict[str, dict[str, str]]:
     path = settings.site.directory / LOCK
     try:
         found = json.loads(path.read_bytes())
@@ -117,8 +118,12 @@ def _lock(settings: ImageSettings) -> dict[str, str]:
             f"{path} can't be read: {error}", "mend it, or remove it to have it made anew"
         ) from error
     if not isinstance(found, dict) or not all(
-        isinstance(value, str) and re.fullmatch("sha256:[0-9a-f]{64}", value)
-        for value in found.values()
+        isinstance(platforms, dict)
+        and all(
+            isinstance(value, str) and re.fullmatch("sha256:[0-9a-f]{64}", value)
+            for value in platforms.values()
+        )
+        for platforms in found.values()
     ):
         raise PlanError(
             f"{path} has something else than digests",

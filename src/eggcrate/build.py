@@ -12,17 +12,17 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 # what plans an image is loaded when one has to be planned: mostly it has not
 from eggcrate import record
-from eggcrate.errors import PlanError
+from eggcrate.errors import EggcrateError, PlanError, SeveralErrors, raise_all
 from eggcrate.image import cache, layout
 from eggcrate.image.compression import compressor
-from eggcrate.image.layout import Image
+from eggcrate.image.layout import Image, ImageIndex
 from eggcrate.image.plan import PLAN_HEADER, PLAN_LAYER, amount
-from eggcrate.image.store import LEFTOVER, Store, replacing, write_if_changed
+from eggcrate.image.store import LEFTOVER, Store, remove, replacing, write_if_changed
 from eggcrate.settings import BASE_SIZE, ImageSettings, this_platform
 
 if TYPE_CHECKING:
@@ -44,22 +44,66 @@ class Outcome:
     changed_bytes: int
 
 
-def build(settings: ImageSettings, store: Store) -> Outcome:
-    """Build the image and leave it at the settings' location.
+def build(settings: ImageSettings, store: Store) -> tuple[Outcome, ...]:
+    """Build the image and leave it at the settings' location; what came of each platform.
 
     Nothing is written there before the plan is complete and has passed every check.  Where
     only ordinary files have other bytes than at the last build, its plan is used again.
     """
     limit = cache.size_limit()
     with store.in_use():
-        outcome = _build(settings, store)
+        made = _all(settings, lambda one: _made(one, store))
+        outcomes = [_written(one, image, text, store) for one, image, text in made]
+        _settle(settings, [outcome.image for outcome in outcomes], store)
     cache.bound(store, limit)
-    return outcome
+    return tuple(outcomes)
 
 
-def _build(settings: ImageSettings, store: Store) -> Outcome:
+_Done = TypeVar("_Done")
+
+
+def _all(settings: ImageSettings, work: Callable[[ImageSettings], _Done]) -> list[_Done]:
+    """What the work gives for each platform; what goes wrong is said of all at once."""
+    each = settings.each()
+    done: list[_Done] = []
+    errors: dict[tuple[type[EggcrateError], str, str], list[str]] = {}
+    for one in each:
+        try:
+            done.append(work(one))
+        except EggcrateError as error:
+            for single in error.errors if isinstance(error, SeveralErrors) else (error,):
+                key = type(single), single.what, single.hint
+                errors.setdefault(key, []).append(str(one.platform))
+    raise_all(
+        kind(what if len(where) == len(each) else f"{', '.join(where)}: {what}", hint)
+        for (kind, what, hint), where in errors.items()
+    )
+    return done
+
+
+def _settle(settings: ImageSettings, images: Sequence[Image], store: Store) -> None:
+    """Leave the index of several platforms' images beside them, and of other ones nothing."""
+    wanted = {one.location.name for one in settings.each()}
+    for path in settings.location.glob("linux-*"):
+        if path.name not in wanted:
+            remove(path)
+    if settings.platforms:
+        _write(settings, whole(settings, images, store), store)
+        remove(settings.location / "plan.txt")
+
+
+def whole(settings: ImageSettings, images: Sequence[Image], store: Store) -> Image | ImageIndex:
+    """What the images of the platforms make: an index, or where there is but one, that."""
+    if not settings.platforms:
+        return images[0]
+    mine = this_platform()
+    default = next((image for image in images if image.platform == mine), images[0])
+    return layout.index_of(images, default, store)
+
+
+def _made(settings: ImageSettings, store: Store) -> tuple[ImageSettings, Image, str]:
+    """The image as it is in the store, and what ``plan.txt`` is to say."""
     location = settings.location
-    before = layout.layer_digests(location / "oci")
     if settings.base:
         from eggcrate.bases import pinned
 
@@ -95,8 +139,14 @@ def _build(settings: ImageSettings, store: Store) -> Outcome:
         )
         record.remember_details(store, location, planned.details)
         text = planned.text()
+    return settings, image, text
+
+
+def _written(settings: ImageSettings, image: Image, text: str, store: Store) -> Outcome:
+    """What the image is, when it is at its location."""
+    before = layout.layer_digests(settings.location / "oci")
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
-    _write(settings, image, text, store)
+    _write(settings, image, store, text)
     if settings.base:
         from eggcrate.bases import keep_lock
 
@@ -123,19 +173,26 @@ def packed_program(settings: ImageSettings, store: Store, path: str) -> Iterator
         yield os.fspath(script) if words else None
 
 
-def summary(outcome: Outcome) -> str:
-    """One line on what was made: names, digest, layers, bytes, and what of it is new."""
-    image = outcome.image
-    names = ", ".join(reference.familiar for reference in image.references)
-    change = (
-        f"{outcome.changed_layers} changed, {amount(outcome.changed_bytes)}"
-        if outcome.changed_layers
-        else "unchanged"
-    )
-    return (
-        f"{names}  {image.manifest.digest}  {len(image.layers)} layers, {amount(image.size)}"
-        f"  ({change})"
-    )
+def summary(settings: ImageSettings, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """A line on what was made: names, digest, layers, bytes, and what of it is new.
+
+    For several platforms it is one of each, and one on all of them.
+    """
+    names = ", ".join(reference.familiar for reference in settings.references)
+    for outcome in outcomes:
+        image = outcome.image
+        change = (
+            f"{outcome.changed_layers} changed, {amount(outcome.changed_bytes)}"
+            if outcome.changed_layers
+            else "unchanged"
+        )
+        yield (
+            f"{image.platform if settings.platforms else names}  {image.manifest.digest}  "
+            f"{len(image.layers)} layers, {amount(image.size)}  ({change})"
+        )
+    if settings.platforms:
+        digest = (_read(settings.location / "digest") or b"").decode().strip()
+        yield f"{names}  {digest}  {len(outcomes)} platforms"
 
 
 def before_last(settings: ImageSettings, store: Store) -> Image | None:
@@ -189,7 +246,7 @@ def verify(settings: ImageSettings, store: Store) -> tuple[Image, Image | None]:
     return image, None if again.manifest == image.manifest else again
 
 
-def rebase(settings: ImageSettings, store: Store) -> Outcome:
+def rebase(settings: ImageSettings, store: Store) -> tuple[Outcome, ...]:
     """The last image's layers on the base's packages as they are now, at its location.
 
     Nothing else is read or made again: the layers of the application do not depend on
@@ -197,12 +254,14 @@ def rebase(settings: ImageSettings, store: Store) -> Outcome:
     """
     limit = cache.size_limit()
     with store.in_use():
-        outcome = _rebase(settings, store)
+        made = _all(settings, lambda one: _rebased(one, store))
+        outcomes = [_written(one, image, text, store) for one, image, text in made]
+        _settle(settings, [outcome.image for outcome in outcomes], store)
     cache.bound(store, limit)
-    return outcome
+    return tuple(outcomes)
 
 
-def _rebase(settings: ImageSettings, store: Store) -> Outcome:
+def _rebased(settings: ImageSettings, store: Store) -> tuple[ImageSettings, Image, str]:
     from eggcrate.planning import plan_rebased
 
     if settings.base:
@@ -212,21 +271,18 @@ def _rebase(settings: ImageSettings, store: Store) -> Outcome:
         )
     image = last(settings, store)
     details = record.recall_details(store, settings.location)
-    before = layout.layer_digests(settings.location / "oci")
     plan = plan_rebased(settings, store, image, details)
     made = layout.make_layers(
         plan, store=store, compression=settings.compression, epoch=settings.epoch
     )
     image = layout.with_layers(image, made, store)
     record.replace(store, settings.location, image)
-    new = [layer for layer in image.layers if layer.descriptor.digest not in before]
     before_text = _read(settings.location / "plan.txt") or b""
     header = before_text.decode("utf-8", "replace").partition(PLAN_LAYER)[0]
     text = plan.text()
     if header.startswith(PLAN_HEADER):
         text = header + text.removeprefix(PLAN_HEADER)
-    _write(settings, image, text, store)
-    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+    return settings, image, text
 
 
 def _make(settings: ImageSettings, planned: Planned, store: Store) -> Image:
@@ -280,7 +336,9 @@ def _patched_text(location: pathlib.Path, again: record.Again) -> str | None:
     return PLAN_LAYER.join((header, *layers))
 
 
-def _write(settings: ImageSettings, image: Image, plan_text: str, store: Store) -> None:
+def _write(
+    settings: ImageSettings, image: Image | ImageIndex, store: Store, plan_text: str = ""
+) -> None:
     root = settings.location
     digest = f"{image.manifest.digest}\n".encode()
     archives = f"{image.manifest.digest} {' '.join(map(str, image.references))}"
@@ -297,8 +355,9 @@ def _write(settings: ImageSettings, image: Image, plan_text: str, store: Store) 
             layout.write_layout(image, store, root / "oci")
         store.remember("archives", key, {"size": _size(root / "image.tar")})
     # a power cut may take these, which the next build makes anew
-    text = plan_text.encode("utf-8", "backslashreplace")
-    write_if_changed(root / "plan.txt", text, sync=False)
+    if plan_text:
+        text = plan_text.encode("utf-8", "backslashreplace")
+        write_if_changed(root / "plan.txt", text, sync=False)
     write_if_changed(root / "digest", digest, sync=False)
 
 

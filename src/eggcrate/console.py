@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
 from eggcrate.image.store import Store, default_root, replacing
-from eggcrate.settings import ImageSettings, read
+from eggcrate.settings import ImageSettings, read, this_platform
 
 if TYPE_CHECKING:
     from eggcrate.runtime.variables import Settings
@@ -44,6 +44,8 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
         there = (_build, _push, _run, _settings, _cache)
         if settings.builder == "docker" and command not in there:
             raise PlanError("the image is in the engine that has built it, not here", _OTHERS)
+        if command not in _OF_ALL:
+            settings = _chosen(settings, options.platform)
         code = command(options, settings, Store(default_root()))
         print(end="", flush=True)  # whoever reads may be gone by now
         return code
@@ -74,6 +76,12 @@ def _parser(name: str) -> argparse.ArgumentParser:
     def add(word: str, run: _Command, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(word, help=text, description=f"{text}.")
         command.set_defaults(run=run)
+        if run not in _OF_ALL:
+            command.add_argument(
+                "--platform",
+                metavar="PLATFORM",
+                help="which of several platforms' images; default: this machine's",
+            )
         return command
 
     build = add("build", _build, "build the image anew, as far as something has changed")
@@ -183,6 +191,17 @@ def _parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _chosen(settings: ImageSettings, platform: str | None) -> ImageSettings:
+    """The settings of one platform's image: the named one's, this machine's, or the first's."""
+    each = settings.each()
+    wanted = platform or str(this_platform())
+    found = [one for one in each if str(one.platform) == wanted]
+    if platform and not found:
+        names = ", ".join(str(one.platform) for one in each)
+        raise PlanError(f"there is no image for {platform}", f"name one of {names}")
+    return (*found, *each)[0]
+
+
 def _build(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import build, summary
 
@@ -193,9 +212,9 @@ def _build(options: argparse.Namespace, settings: ImageSettings, store: Store) -
         if not options.quiet:
             print(line)
         return 0
-    outcome = build(_with(settings, refresh=options.newest), store)
+    outcomes = build(_with(settings, refresh=options.newest), store)
     if not options.quiet:
-        print(summary(outcome))
+        print(*summary(settings, outcomes), sep="\n")
     return 0
 
 
@@ -300,6 +319,11 @@ def _report(options: argparse.Namespace, settings: ImageSettings, store: Store) 
 
 
 def _verify(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    results = [_verified(one, store) for one in settings.each()]
+    return max(results)
+
+
+def _verified(settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import verify
     from eggcrate.image.difference import difference, text
 
@@ -344,7 +368,7 @@ _ATTACHED = {
 
 
 def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.build import last
+    from eggcrate.build import last, whole
     from eggcrate.image.oci import parse
     from eggcrate.transports import registry
 
@@ -365,7 +389,9 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
             if not options.quiet:
                 print(line, flush=True)
         return 0
-    image = last(settings, store)
+    each = settings.each()
+    images = [last(one, store) for one in each]
+    image = whole(settings, images, store)
     access = registry.Access(
         insecure=frozenset((*settings.insecure_registries, *options.insecure)),
         token_hosts=frozenset((*settings.token_hosts, *options.token_host)),
@@ -378,12 +404,13 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
                 print(registry.summary(sent), flush=True)
         for host, path in dict.fromkeys((item.host, item.path) for item in references):
             place = registry.Repository(host, path, access=access, writing=True)
-            for word in wanted:
-                format_, media_type = _ATTACHED[word]
-                document = _document(settings, store, format_)
-                made = place.attach(image.manifest, media_type, media_type, document)
-                if not options.quiet:
-                    print(f"attached {word} {place.name}@{made.digest}", flush=True)
+            for one, its in zip(each, images, strict=True):
+                for word in wanted:
+                    format_, media_type = _ATTACHED[word]
+                    document = _document(one, store, format_)
+                    made = place.attach(its.manifest, media_type, media_type, document)
+                    if not options.quiet:
+                        print(f"attached {word} {place.name}@{made.digest}", flush=True)
     return 0
 
 
@@ -516,9 +543,9 @@ def _parameters(settings: ImageSettings) -> dict[str, Any]:
 def _rebase(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import rebase, summary
 
-    outcome = rebase(_with(settings, refresh=True, suite=options.base), store)
+    outcomes = rebase(_with(settings, refresh=True, suite=options.base), store)
     if not options.quiet:
-        print(summary(outcome))
+        print(*summary(settings, outcomes), sep="\n")
     return 0
 
 
@@ -585,3 +612,7 @@ def _cache(options: argparse.Namespace, settings: ImageSettings, store: Store) -
         return int(pruned.busy)
     print(cache.usage_text(store.root, cache.usage(store.root), limit))
     return 0
+
+
+# what is done with the images of all platforms
+_OF_ALL: tuple[_Command, ...] = (_build, _cache, _push, _rebase, _save, _verify)

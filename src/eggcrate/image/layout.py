@@ -59,6 +59,11 @@ class Image:
     base_digest: str = ""
 
     @property
+    def images(self) -> tuple[Image, ...]:
+        """Those of its platforms: this one."""
+        return (self,)
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every blob, each once, in the order of their digests."""
         found = {
@@ -76,6 +81,38 @@ class Image:
         """Where the base's layers are to be had: HOST/PATH, or nothing."""
         host, slash, path = self.base_name.partition("@")[0].partition("/")
         return (f"{host}/{path.partition(':')[0]}",) if slash else ()
+
+    @property
+    def size(self) -> int:
+        """What a registry would store, in bytes."""
+        return sum(blob.size for blob in self.blobs)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageIndex:
+    """An image for several platforms: ``images`` has that of each, all in one store.
+
+    ``manifest`` describes the index, whose digest is the image's; ``default`` is the one that
+    ``docker load`` gets, which knows no index.
+    """
+
+    references: tuple[Reference, ...]
+    manifest: Descriptor
+    images: tuple[Image, ...]
+    default: Image
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob, each once, in the order of their digests."""
+        found = {blob.digest: blob for image in self.images for blob in image.blobs}
+        found[self.manifest.digest] = self.manifest
+        return tuple(found[digest] for digest in sorted(found))
+
+    @property
+    def base_repositories(self) -> tuple[str, ...]:
+        """Where the bases' layers are to be had: HOST/PATH."""
+        places = (place for image in self.images for place in image.base_repositories)
+        return tuple(dict.fromkeys(places))
 
     @property
     def size(self) -> int:
@@ -199,16 +236,25 @@ def with_layers(image: Image, layers: Sequence[Layer], store: Store) -> Image:
     )
 
 
-def _documents(image: Image) -> dict[str, bytes]:
+def index_of(images: Sequence[Image], default: Image, store: Store) -> ImageIndex:
+    """The image for several platforms that these make; its index is in the store."""
+    document = oci.platforms_document([(image.manifest, image.platform) for image in images])
+    manifest = Descriptor(oci.INDEX, store.put(document), len(document))
+    return ImageIndex(default.references, manifest, tuple(images), default)
+
+
+def _documents(image: Image | ImageIndex) -> dict[str, bytes]:
     """The files of the layout that are no blobs (image-layout.md), and Docker's own."""
+    platform = image.platform if isinstance(image, Image) else None
     return {
-        "index.json": oci.index_document(image.manifest, image.platform, image.references),
+        "index.json": oci.index_document(image.manifest, platform, image.references),
         "oci-layout": oci.document({"imageLayoutVersion": "1.0.0"}),
     }
 
 
-def _docker_manifest(image: Image) -> bytes:
+def _docker_manifest(image: Image | ImageIndex) -> bytes:
     """``manifest.json`` of ``docker save``, which image-layout.md allows beside its own."""
+    image = image if isinstance(image, Image) else image.default
     value = [
         {
             "Config": _blob_name(image.config),
@@ -223,7 +269,7 @@ def _blob_name(descriptor: Descriptor) -> str:
     return f"blobs/{descriptor.digest.replace(':', '/', 1)}"
 
 
-def is_layout_of(image: Image, root: pathlib.Path) -> bool:
+def is_layout_of(image: Image | ImageIndex, root: pathlib.Path) -> bool:
     """Whether ``root`` is the image layout of the image, with every blob in its size."""
     try:
         return all(
@@ -286,7 +332,7 @@ def check_layout(image: Image, root: pathlib.Path) -> None:
     raise_all(errors)
 
 
-def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
+def write_layout(image: Image | ImageIndex, store: Store, root: pathlib.Path) -> None:
     """Make ``root`` the image layout of the image, and of nothing else.
 
     ``index.json`` is written last and at once: until then the layout holds the image
@@ -306,7 +352,9 @@ def write_layout(image: Image, store: Store, root: pathlib.Path) -> None:
             path.unlink()
 
 
-def write_archive(image: Image, store: Store, stream: BinaryIO, epoch: int) -> None:
+def write_archive(
+    image: Image | ImageIndex, store: Store, stream: BinaryIO, epoch: int
+) -> None:
     """Write the archive: an OCI archive (``skopeo``, ``podman``) and a ``docker load`` one.
 
     The directories have entries of their own, without which some readers find nothing.

@@ -176,10 +176,11 @@ def manifest_document(
 
 
 def index_document(
-    manifest: Descriptor, platform: Platform, references: Sequence[Reference]
+    manifest: Descriptor, platform: Platform | None, references: Sequence[Reference]
 ) -> bytes:
     """The bytes of a layout's ``index.json``, in which the image has all its names.
 
+    An image for several platforms has an index for its manifest, and no platform here.
     Engines disagree on where a name stands: containers/image reads ``ref.name``,
     containerd its own annotation.  With the whole reference in both, Docker and podman
     show the image under the same name.
@@ -187,13 +188,22 @@ def index_document(
     entries = [
         {
             **manifest.as_json(),
-            "platform": platform.as_json(),
+            **({"platform": platform.as_json()} if platform else {}),
             "annotations": {
                 "io.containerd.image.name": str(reference),
                 "org.opencontainers.image.ref.name": str(reference),
             },
         }
         for reference in references
+    ]
+    return document({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+def platforms_document(manifests: Sequence[tuple[Descriptor, Platform]]) -> bytes:
+    """The bytes of the index of an image for several platforms (image-index.md)."""
+    entries = [
+        {**manifest.as_json(), "platform": platform.as_json()}
+        for manifest, platform in manifests
     ]
     return document({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
 

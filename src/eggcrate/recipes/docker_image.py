@@ -23,7 +23,7 @@ from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
     from eggcrate.dockerfile import Buildout
-    from eggcrate.image.layout import Image
+    from eggcrate.image.layout import Image, ImageIndex
     from eggcrate.image.oci import Platform
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
@@ -120,7 +120,7 @@ class Recipe:
     update = install
 
     def _build(self) -> None:
-        from eggcrate.build import build, summary
+        from eggcrate.build import build, summary, whole
         from eggcrate.image.store import Store, default_root, write_if_changed
         from eggcrate.settings import document
 
@@ -145,8 +145,9 @@ class Recipe:
                 for line in dockerfile.push(settings, settings.push):
                     self._logger.info("%s", line)
             return
-        outcome = build(settings, store)
-        self._logger.info("%s", summary(outcome))
+        outcomes = build(settings, store)
+        for line in summary(settings, outcomes):
+            self._logger.info("%s", line)
         # what fails leaves the script and its settings as they are for the image that is there
         changed = write_if_changed(settings.location / "settings.json", document(settings))
         write_if_changed(self._script, self._console(settings.location), 0o755)
@@ -156,9 +157,9 @@ class Recipe:
         if archive.is_relative_to(here):
             archive = archive.relative_to(here)
         self._logger.info("docker load -i %s", archive)
-        self._push(settings, outcome.image, store)
+        self._push(settings, whole(settings, [one.image for one in outcomes], store), store)
 
-    def _push(self, settings: ImageSettings, image: Image, store: Store) -> None:
+    def _push(self, settings: ImageSettings, image: Image | ImageIndex, store: Store) -> None:
         """Send the image where ``push`` says; what can't be sent is there all the same."""
         if not self._pushes(settings):
             return
@@ -218,11 +219,16 @@ class Recipe:
         from eggcrate.build import packed_program, surroundings
         from eggcrate.config import nginx
         from eggcrate.recipes.nginx_config import Recipe as NginxConfig
+        from eggcrate.settings import this_platform
 
         found = [getattr(self.buildout[part], "recipe", None) for part in self._parts]
         untested = [part for part in found if isinstance(part, NginxConfig) and part.checks]
         if not untested or nginx.find():
             return
+        mine = [one for one in settings.each() if one.platform == this_platform()]
+        if not mine:
+            return  # this machine can't run it
+        settings = mine[0]
         words = [surroundings(settings), *(part.text for part in untested)]
         key = hashlib.sha256("\0".join(words).encode()).hexdigest()
         if store.recall("nginx", key) is not None:

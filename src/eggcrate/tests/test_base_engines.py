@@ -114,7 +114,8 @@ class Bases(unittest.TestCase):
             **more,  # type: ignore[arg-type]  # each of its field's type
         )
         with mock.patch.dict(os.environ, layers.DOCKER_ENGINE.environ):
-            return settings, build(settings, ON_BASES.store)
+            (outcome,) = build(settings, ON_BASES.store)
+            return settings, outcome
 
     def says(self, engine: layers.Engine, *command: str) -> str:
         """What a command says in a container of the image that was built last."""
@@ -178,14 +179,15 @@ class Bases(unittest.TestCase):
             ON_BASES.settings, base="docker-daemon:example.test/base/python:1"
         )
         with mock.patch.dict(os.environ, layers.DOCKER_ENGINE.environ):
-            second = build(settings, other)
+            (second,) = build(settings, other)
         self.assertEqual(
             [layer.diff_id for layer in second.image.layers],
             [layer.diff_id for layer in first.image.layers],
         )
         self.assertEqual(second.image.base_name, "example.test/base/python:1")
         lock = json.loads((settings.site.directory / "base.lock").read_text())
-        self.assertEqual(lock[settings.base], second.image.base_digest)
+        platform = str(settings.platform)
+        self.assertEqual(lock[settings.base], {platform: second.image.base_digest})
         with self.assertRaisesRegex(TransportError, "has no image example.test/none:1"):
             self.built("docker-daemon:example.test/none:1")
 

@@ -23,6 +23,7 @@ from eggcrate.image.difference import difference, text
 from eggcrate.image.plan import FileEntry, bytes_file, directory, merge, symlink
 from eggcrate.image.report import report
 from eggcrate.payload.interpreter import this_version
+from eggcrate.settings import this_platform
 from eggcrate.tests import test_record
 from eggcrate.tests.test_base_image import Made, digest_of, tar
 from eggcrate.transports import base_image
@@ -59,6 +60,8 @@ CONFIG = {
     "Entrypoint": ["/old"],
     "ExposedPorts": {"81/tcp": {}},
 }
+
+HERE = str(this_platform())
 
 
 class Case(test_record.Buildout):
@@ -367,13 +370,14 @@ class Locked(Case):
 
     def built_on(self, **settings: Any) -> str:
         settings_ = dataclasses.replace(self.settings, **settings)
-        return build(settings_, self.store).image.base_digest
+        (outcome,) = build(settings_, self.store)
+        return outcome.image.base_digest
 
     def test_it_is_kept_until_the_newest_is_wanted(self) -> None:
         """D31: the tag has moved."""
         first = self.now
         self.assertEqual(self.built_on(refresh=False), first)
-        self.assertEqual(json.loads(self.lock.read_text()), {self.NAME: first})
+        self.assertEqual(json.loads(self.lock.read_text()), {self.NAME: {HERE: first}})
         self.now = self.save("two")
         self.assertEqual(self.built_on(refresh=False), first)
         with self.assertLogs("eggcrate.bases") as logged:
@@ -382,7 +386,7 @@ class Locked(Case):
             logged.output,
             [f"INFO:eggcrate.bases:base: {self.NAME} was {first}, and is now {self.now}"],
         )
-        self.assertEqual(json.loads(self.lock.read_text()), {self.NAME: self.now})
+        self.assertEqual(json.loads(self.lock.read_text()), {self.NAME: {HERE: self.now}})
 
     def test_what_fails_leaves_it(self) -> None:
         self.built_on()
@@ -392,11 +396,19 @@ class Locked(Case):
             self.built_on(command=("no-such",))
         self.assertEqual(self.lock.read_bytes(), before)
 
+    def test_each_platform_has_its_own(self) -> None:
+        other = {self.NAME: {"linux/riscv64": digest_of(b"")}}
+        self.lock.write_text(json.dumps(other))
+        self.assertEqual(self.built_on(refresh=False), self.now)
+        written = {self.NAME: {**other[self.NAME], HERE: self.now}}
+        self.assertEqual(json.loads(self.lock.read_text()), written)
+
     def test_others_are_left(self) -> None:
-        other = {"docker://a.example/b:1": digest_of(b"")}
+        other = {"docker://a.example/b:1": {HERE: digest_of(b"")}}
         self.lock.write_text(json.dumps(other))
         self.built_on()
-        self.assertEqual(json.loads(self.lock.read_text()), {**other, self.NAME: self.now})
+        written = {**other, self.NAME: {HERE: self.now}}
+        self.assertEqual(json.loads(self.lock.read_text()), written)
 
     def test_offline(self) -> None:
         with self.assertRaisesRegex(PlanError, "is not in base.lock, and offline is set"):
@@ -410,6 +422,7 @@ class Locked(Case):
             ("{", "can't be read"),
             ("[]", "has something else than digests"),
             ('{"a": "b"}', "has something else than digests"),
+            ('{"a": {"b": "c"}}', "has something else than digests"),
         ):
             self.lock.write_text(wrong)
             with self.assertRaisesRegex(PlanError, f"{re.escape(str(self.lock))} {why}"):

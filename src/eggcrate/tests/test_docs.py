@@ -481,7 +481,7 @@ def shown(page: pathlib.Path) -> list[str]:
 
 # The modules whose errors docker-image can pass on
 _OF_DOCKER_IMAGE = re.compile(
-    r"bases|build|dockerfile|image/\w+|payload/\w+|recipes/docker_image|"
+    r"bases|build|dockerfile|environments/wheels|image/\w+|payload/\w+|recipes/docker_image|"
     r"transports/(base_image|container|deb(ian)?|engine)"
 )
 
@@ -492,6 +492,7 @@ WRONG = (
     {"tags": "1.4+fix"},
     {"base": "alpine"},
     {"base": "oci:"},
+    {"platform": "linux/arm46"},
     {"builder": "docker", "base": "scratch"},
     {"builder": "docker", "os-packages": "auto"},
     {"base-size": "40 gigs"},

@@ -216,7 +216,8 @@ class Buildout(unittest.TestCase):
     # Builds
 
     def build(self) -> Outcome:
-        return build(self.settings, self.store)
+        (outcome,) = build(self.settings, self.store)
+        return outcome
 
     def result(self) -> tuple[str, ...]:
         """What a build leaves: the digest and the plan's text; or what it complains of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import dataclasses
 import email.utils
 import hashlib
 import http.server
@@ -21,8 +22,8 @@ from unittest import mock
 
 from eggcrate.errors import EggcrateError, TransportError
 from eggcrate.image import oci
-from eggcrate.image.layout import Image, make_image
-from eggcrate.image.oci import Descriptor, Reference
+from eggcrate.image.layout import Image, ImageIndex, index_of, make_image
+from eggcrate.image.oci import Descriptor, Platform, Reference
 from eggcrate.image.plan import bytes_file, merge, plan_layers
 from eggcrate.image.store import Store
 from eggcrate.tests import layers
@@ -132,7 +133,9 @@ class Scratch(unittest.TestCase):
     def reference(self, tag: str = "1", path: str = PATH) -> Reference:
         return Reference(self.host, path, tag)
 
-    def push(self, image: Image, *references: Reference, **options: Any) -> list[registry.Sent]:
+    def push(
+        self, image: Image | ImageIndex, *references: Reference, **options: Any
+    ) -> list[registry.Sent]:
         access = options.pop("access", None) or self.access()
         return registry.push(
             image, self.store, references or (self.reference(),), access=access, **options
@@ -675,8 +678,33 @@ class Pushes(Scratch):
         self.assertLess(sent.bytes, 2000)
         self.assertRegex(
             registry.summary(sent),
-            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ \(\d+ bytes sent, 2 of 2 layers there",
+            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ "
+            r"\(\d+ bytes sent, 2 of 2 layers there",
         )
+
+    def test_several_platforms_are_one_image(self) -> None:
+        """Blobs, the manifests of the platforms, and the index under its tag last."""
+        other = dataclasses.replace(
+            image_of(self.store, b"other", b"large" * 100_000),
+            platform=Platform("linux", "arm64"),
+        )
+        both = index_of([self.image, other], self.image, self.store)
+        (sent,) = self.push(both, parallel=1)
+        puts = [what for what in self.asked() if what.startswith("PUT manifests/")]
+        self.assertEqual(puts, ["PUT manifests/x", "PUT manifests/x", "PUT manifests/1"])
+        self.assertEqual(
+            (sent.digest, sent.layers, sent.layers_there), (both.manifest.digest, 3, 0)
+        )
+        descriptor, data = self.repository().manifest("1")
+        self.assertEqual(descriptor, both.manifest)
+        self.assertEqual(
+            [(item["digest"], item["platform"]) for item in json.loads(data)["manifests"]],
+            [(one.manifest.digest, one.platform.as_json()) for one in (self.image, other)],
+        )
+        self.asked()
+        (sent,) = self.push(both, parallel=1)
+        self.assertEqual((sent.blobs, sent.layers_there), (0, 3))
+        self.assertNotIn("HEAD blobs/x", self.asked())
 
     def asked(self) -> list[str]:
         """What the registry was asked for, with digests and uploads by their kind alone."""

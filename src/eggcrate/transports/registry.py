@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from eggcrate.errors import TransportError
 from eggcrate.image import oci
-from eggcrate.image.layout import Image
+from eggcrate.image.layout import Image, ImageIndex
 from eggcrate.image.oci import Descriptor, Reference
 from eggcrate.image.plan import amount
 from eggcrate.image.progress import progress
@@ -64,6 +64,8 @@ _UPLOAD_AGAIN = (*PASSING, 202, 204, 400, 404, 416)
 # for a moment the file that says that the layer is there is empty.
 _NOT_YET = re.compile(rb"DIGEST_INVALID|BLOB_UNKNOWN")
 _MANIFEST_TRIES = 5
+# of how many images of an index the blobs are looked at before a push
+_MOST_PLATFORMS = 8
 # What registries say of a tag that may not become another image: Harbor, ECR, Quay and ACR each
 # with another status and code.
 _IMMUTABLE = re.compile(rb"immutable|already exists|overwrit", re.IGNORECASE)
@@ -202,27 +204,33 @@ class Repository:
             return found
         return self.manifest(reference)[0].digest
 
-    def blobs_of(self, tag: str) -> frozenset[str]:
+    def blobs_of(self, reference: str, *, within: bool = False) -> frozenset[str]:
         """The digests of the blobs of the image with a tag; none where there is no such image.
 
-        Nor are there any where it can't be read: who asks is about to replace it.
+        Nor are there any where it can't be read: who asks is about to replace it.  Of an index
+        they are those of its images, which are asked for ``within`` it.
         """
-        _check(tag, self.name)
+        _check(reference, self.name)
         answer = self._connection.call(
             "GET",
-            f"manifests/{tag}",
+            f"manifests/{reference}",
             headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
             limit=_LONGEST_MANIFEST,
         )
         if answer.status in PASSING:
-            raise self._connection.refusal(answer, f"give the manifest {tag}")
+            raise self._connection.refusal(answer, f"give the manifest {reference}")
         if answer.status != 200:
             return frozenset()
         try:
             value = _json(answer.body, self.name)
+            if "manifests" in value and not within:
+                images = [item["digest"] for item in value["manifests"][:_MOST_PLATFORMS]]
+                return frozenset().union(
+                    *(self.blobs_of(digest, within=True) for digest in images)
+                )
             return frozenset(item["digest"] for item in (*value["layers"], value["config"]))
         except (TransportError, KeyError, TypeError):
-            return frozenset()  # an index, say
+            return frozenset()
 
     def put_manifest(
         self,
@@ -838,7 +846,7 @@ def _check_descriptor(item: Any, name: str) -> None:
 
 
 def push(
-    image: Image,
+    image: Image | ImageIndex,
     store: Store,
     references: Sequence[Reference],
     *,
@@ -849,17 +857,15 @@ def push(
 ) -> list[Sent]:
     """Have the image under all these references; what each repository was sent.
 
-    First every blob is everywhere, then, in several repositories, the manifest under its digest;
-    tags come last, so that none ever has half an image.  ``mount_from`` are repositories (``HOST/PATH``) that
-    may have blobs already; those that the store lacks, and that can't be mounted, are
-    fetched by ``missing``.
+    First every blob is everywhere, then the manifests of an index, and in several repositories
+    the image's own under its digest; tags come last, so that none ever has half an image.
+    ``mount_from`` are repositories (``HOST/PATH``) that may have blobs already; those that the
+    store lacks, and that can't be mounted, are fetched by ``missing``.
     """
     stop = threading.Event()
     places: dict[tuple[str, str], list[Reference]] = {}
     for reference in references:
         places.setdefault((reference.host, reference.path), []).append(reference)
-    with store.open(image.manifest.digest) as stream:
-        manifest = stream.read()
     known = [name.partition("/")[::2] for name in mount_from]
     pushes = []
     for (host, path), names in places.items():
@@ -870,13 +876,17 @@ def push(
         one = _Push(repository, image, store, names, stop, parallel, missing)
         one.send(repository.blobs_of(names[0].tag))
         pushes.append(one)
+    # an index is taken when what it names is there
+    first = [one.manifest for one in image.images if one is not image]
     if len(pushes) > 1:
         # where one does not take it, the tags of all stay as they are
-        for one in pushes:
-            one.put(manifest, image.manifest.digest)
+        first.append(image.manifest)
+    for one in pushes:
+        for manifest in first:
+            one.put(manifest, manifest.digest)
     for one in pushes:
         for name in one.names:
-            one.put(manifest, name.tag)
+            one.put(image.manifest, name.tag)
     return [one.sent() for one in pushes]
 
 
@@ -885,7 +895,7 @@ class _Push:
     """An image on its way into one repository."""
 
     repository: Repository
-    image: Image
+    image: Image | ImageIndex
     store: Store
     names: Sequence[Reference]
     stop: threading.Event
@@ -900,11 +910,12 @@ class _Push:
         ``there`` are those of the image that the tag has now: a registry keeps what an image
         needs, so nothing is asked about them.
         """
-        image, stop, parallel = self.image, self.stop, self.parallel
+        stop, parallel = self.stop, self.parallel
+        manifests = {self.image.manifest, *(image.manifest for image in self.image.images)}
         blobs = [
             blob
-            for blob in image.blobs
-            if blob.digest != image.manifest.digest and blob.digest not in there
+            for blob in self.image.blobs
+            if blob not in manifests and blob.digest not in there
         ]
         lock = threading.Lock()
 
@@ -934,22 +945,23 @@ class _Push:
             _all(send, absent, stop, parallel)
         self.absent |= {blob.digest for blob in absent}
 
-    def put(self, manifest: bytes, reference: str) -> None:
+    def put(self, manifest: Descriptor, reference: str) -> None:
         """Have the manifest under a tag or its digest.
 
         A registry that has lost a blob of the image that it had is given it again.
         """
+        with self.store.open(manifest.digest) as stream:
+            data = stream.read()
         self.repository.put_manifest(
-            manifest,
-            self.image.manifest.media_type,
-            reference,
-            unknown=lambda: self.send(frozenset()),
+            data, manifest.media_type, reference, unknown=lambda: self.send(frozenset())
         )
-        self.size += len(manifest)
+        self.size += len(data)
 
     def sent(self) -> Sent:
         """What it took."""
-        layers = {layer.descriptor.digest for layer in self.image.layers}
+        layers = {
+            layer.descriptor.digest for image in self.image.images for layer in image.layers
+        }
         return Sent(
             tuple(self.names),
             self.image.manifest.digest,
