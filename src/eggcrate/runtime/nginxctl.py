@@ -19,6 +19,7 @@ from eggcrate.runtime.start import (
     find_nginx,
     run_directory_problem,
     start,
+    try_here,
 )
 
 FAILED = 1
@@ -67,17 +68,12 @@ def main(
         )
     if own:  # who finds this on PATH means nginx
         return start(run_directory, [program, *given], needed=False)
-    if arguments.command != "stop":
-        settled = apply_here(settings, run_directory, configuration)
-        if settled is None:
-            return EX_CONFIG
-        configuration = settled
     try:
         with open(configuration, encoding="utf-8") as file:
             found = main_directives(file.read())
     except (OSError, UnicodeDecodeError) as error:
         return _complain(f"{configuration} can't be read: {error}", EX_CONFIG)
-    nginx = _Nginx(program, configuration, run_directory, found)
+    nginx = _Nginx(program, configuration, run_directory, settings, found)
     if arguments.command == "stop":
         return nginx.stop(now=arguments.now)
     return {"start": nginx.start, "reload": nginx.reload, "test": nginx.test}[
@@ -127,11 +123,13 @@ class _Nginx:
         program: str,
         configuration: str,
         run_directory: str,
+        settings: str,
         directives: dict[str, str],
     ) -> None:
         self._program = program
         self._configuration = configuration
         self._run_directory = run_directory
+        self._settings = settings
         self._directives = directives
 
     def start(self) -> int:
@@ -139,27 +137,29 @@ class _Nginx:
         pid, _ = self._running()
         if pid:
             return _complain(f"nginx runs already, it is process {pid}; stop it", FAILED)
-        command = self._command()
+        settled = self._settled()
+        if settled is None:
+            return EX_CONFIG
+        command = self._command(settled)
         if "daemon" not in self._directives:
             command += ["-g", "daemon off;"]
         return start(self._run_directory, command)
 
     def test(self) -> int:
-        """Have nginx test the configuration; it says what is wrong."""
+        """Have nginx test the configuration, which isn't used yet; it says what is wrong."""
         if problem := run_directory_problem(self._run_directory):
             return _complain(problem, EX_CONFIG)
-        try:
-            code = subprocess.call([*self._command(), "-t"])
-        except OSError as error:
-            return _complain(f"{self._program} can't be run: {error.strerror}", NOT_EXECUTABLE)
-        return EX_CONFIG if code else 0
+        return try_here(self._settings, self._run_directory, self._configuration, self._tested)
 
     def reload(self) -> int:
         """Have the running nginx read its configuration again, unless it would refuse it."""
         pid, problem = self._running()
         if problem:
             return _complain(problem, FAILED)
-        if code := self.test():
+        code = self.test()
+        if not code and self._settled() is None:
+            code = EX_CONFIG
+        if code:
             _complain("nginx isn't told to reload, and goes on with what it has", code)
             return code
         return self._send(pid, signal.SIGHUP)
@@ -182,8 +182,23 @@ class _Nginx:
             time.sleep(_AGAIN)
         return 0
 
-    def _command(self) -> list[str]:
-        return [self._program, "-e", "stderr", "-c", self._configuration]
+    def _settled(self) -> str | None:
+        """The configuration, with the settings in it that the environment has now."""
+        return apply_here(self._settings, self._run_directory, self._configuration)
+
+    def _tested(self, configuration: str, unsaid: str) -> int:
+        try:
+            done = subprocess.run(
+                [*self._command(configuration), "-t"], stderr=subprocess.PIPE, check=False
+            )
+        except OSError as error:
+            return _complain(f"{self._program} can't be run: {error.strerror}", NOT_EXECUTABLE)
+        said = done.stderr.decode("utf-8", "replace")
+        print(said.replace(unsaid, "") if unsaid else said, end="", file=sys.stderr)
+        return EX_CONFIG if done.returncode else 0
+
+    def _command(self, configuration: str) -> list[str]:
+        return [self._program, "-e", "stderr", "-c", configuration]
 
     def _send(self, pid: int, number: signal.Signals) -> int:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # sysexits.h: a configuration error; and what a shell says of a program that it can't run
 EX_CONFIG = 78
@@ -152,7 +152,7 @@ def apply_here(settings: str, run_directory: str, configuration: str) -> str | N
     Below another program that has done it, and where there are none, it is the one that is
     given.  None comes back when something is wrong, which has been said.
     """
-    if not settings or APPLIED in os.environ or not os.path.isdir(settings):
+    if not _are_to_apply(settings):
         return configuration
     if problem := run_directory_problem(run_directory):
         _complain(problem, EX_CONFIG)
@@ -161,6 +161,38 @@ def apply_here(settings: str, run_directory: str, configuration: str) -> str | N
     if documents is None:
         return None
     return documents.get(os.path.abspath(configuration), configuration)
+
+
+def try_here(
+    settings: str, run_directory: str, configuration: str, test: Callable[[str, str], int]
+) -> int:
+    """On a machine: the code of a ``test`` of the configuration as settings would have it.
+
+    The test gets the path of one that is not in use, and what of that is to be left out where
+    people read it.  What is in use stays as it is.
+    """
+    if not _are_to_apply(settings):
+        return test(configuration, "")
+    from eggcrate.runtime import variables
+
+    if problem := run_directory_problem(run_directory):
+        return _complain(problem, EX_CONFIG)
+    try:
+        known = variables.load(settings)
+        found = variables.read(known, os.environ)
+        trial = variables.Trial(known, found.values, run_directory)
+        with trial as places:
+            path = os.path.abspath(configuration)
+            return test(places.get(path, configuration), trial.directory)
+    except variables.SettingsProblem as error:
+        for problem in error.problems:
+            _complain(problem, EX_CONFIG)
+        return EX_CONFIG
+
+
+def _are_to_apply(settings: str) -> bool:
+    """Whether there are settings that no program above this one has applied."""
+    return bool(settings) and APPLIED not in os.environ and os.path.isdir(settings)
 
 
 def _taken(documents: Mapping[str, str]) -> str:

@@ -909,42 +909,85 @@ def write(
     if not settings.documents:
         return {}
     link = os.path.join(run_directory, "settings")
+    new = _written_aside(settings, values, run_directory, link=link if moved else "")
+    try:
+        os.symlink(os.path.basename(new), f"{new}.link")
+        os.rename(f"{new}.link", link)
+    except OSError as error:
+        _remove(f"{new}.link")
+        _remove(new)
+        raise _unwritable(run_directory, error) from error
+    try:
+        names = os.listdir(run_directory)
+    except OSError:  # it can be written and not be read: what is old stays
+        names = []
+    for old in names:
+        if old.startswith(_OURS) and old != os.path.basename(new):
+            _remove(os.path.join(run_directory, old))
+    return {document.path: link + document.path for document in settings.documents}
+
+
+class Trial:
+    """All documents beside those in use, for as long as a ``with`` lasts.
+
+    It gives the place of each by its normal path, which is behind ``directory``; they name each
+    other there.  A :class:`SettingsProblem` is raised as by :func:`write`.
+    """
+
+    def __init__(
+        self, settings: Settings, values: Mapping[str, str], run_directory: str
+    ) -> None:
+        self.directory = ""
+        self._given = settings, values, run_directory
+
+    def __enter__(self) -> dict[str, str]:
+        settings = self._given[0]
+        self.directory = _written_aside(*self._given)
+        return {
+            document.path: self.directory + document.path for document in settings.documents
+        }
+
+    def __exit__(self, *_: object) -> None:
+        _remove(self.directory)
+
+
+def _written_aside(
+    settings: Settings, values: Mapping[str, str], run_directory: str, link: str | None = None
+) -> str:
+    """A new directory in the run directory with all documents, or a :class:`SettingsProblem`.
+
+    They name each other below ``link``, or where they are now; with an empty one by their
+    normal paths.
+    """
+    new = os.path.join(run_directory, f"{_OURS}{os.urandom(6).hex()}")
     problems: list[str] = []
     texts: list[tuple[Document, bytes]] = []
     for document in settings.documents:
         text, found = _rendered(document, values)
-        if moved:
-            text = _moved(text, link, settings.documents)
+        if link != "":
+            text = _moved(text, link or new, settings.documents)
         texts.append((document, text.encode("utf-8")))
         problems += found
     if not problems:
         problems += _foreign(run_directory)
     if problems:
         raise SettingsProblem(dict.fromkeys(problems))
-    name = f"{_OURS}{os.urandom(6).hex()}"
-    new = os.path.join(run_directory, name)
     try:
         os.mkdir(new, 0o700)
         for document, content in texts:
             _create(new, document, content)
-        if moved:
+        if link != "":
             _link_neighbours(new, settings.documents)
-        os.symlink(name, f"{new}.link")
-        os.rename(f"{new}.link", link)
     except OSError as error:
-        _remove(f"{new}.link")
         _remove(new)
-        raise SettingsProblem(
-            (f"the settings can't be written to {run_directory}: {error.strerror}",)
-        ) from error
-    try:
-        names = os.listdir(run_directory)
-    except OSError:  # it can be written and not be read: what is old stays
-        names = []
-    for old in names:
-        if old.startswith(_OURS) and old != name:
-            _remove(os.path.join(run_directory, old))
-    return {document.path: link + document.path for document, _ in texts}
+        raise _unwritable(run_directory, error) from error
+    return new
+
+
+def _unwritable(run_directory: str, error: OSError) -> SettingsProblem:
+    return SettingsProblem(
+        (f"the settings can't be written to {run_directory}: {error.strerror}",)
+    )
 
 
 def _link_neighbours(new: str, documents: Iterable[Document]) -> None:
@@ -992,38 +1035,37 @@ def apply(
 ) -> Applied:
     """Read the environment, check it and render the documents of ``directory``.
 
-    nginx tests what it is to run when a variable has changed something.  A
-    :class:`SettingsProblem` has all that is wrong.
+    When a variable has changed something, nginx tests what it is to run before it is in its
+    place.  A :class:`SettingsProblem` has all that is wrong; then nothing has changed.
     """
     settings = load(directory)
     found = read(settings, environ)
-    documents = write(settings, found.values, run_directory, moved=moved)
     changed = [one.env for one in settings.settings if one.name in found.changed]
-    if changed:
-        tested = [
-            documents[document.path] if moved else document.path
-            for document in settings.documents
-            if document.format == "nginx" and _is_whole(document)
-        ]
-        if problems := [said for path in tested for said in _tested(path)]:
-            raise SettingsProblem(problems)
+    if changed and (program := find_nginx()):
+        tested = [document.path for document in settings.documents if _is_whole(document)]
+        if tested:
+            trial = Trial(settings, found.values, run_directory)
+            with trial as places:
+                said = [line for path in tested for line in _tested(program, places[path])]
+            if said:
+                raise SettingsProblem(line.replace(trial.directory, "") for line in said)
+    documents = write(settings, found.values, run_directory, moved=moved)
     environment = {**found.environment, APPLIED: directory}
     return Applied(environment, changed, documents, found.warnings)
 
 
 def _is_whole(document: Document) -> bool:
-    """Whether a document of nginx can stand alone, and has a place for a setting."""
+    """Whether a document is nginx's, can stand alone, and has a place for a setting."""
+    if document.format != "nginx":
+        return False
     literals = [piece for piece in document.pieces if isinstance(piece, str)]
     return len(literals) < len(document.pieces) and any(
         re.search(r"^\s*events\b", literal, re.MULTILINE) for literal in literals
     )
 
 
-def _tested(path: str) -> Iterator[str]:
-    """What nginx says of a configuration, where there is an nginx."""
-    program = find_nginx()
-    if program is None:
-        return
+def _tested(program: str, path: str) -> Iterator[str]:
+    """What nginx says of a configuration."""
     # subprocess takes as long to import as nginx to run
     reading, writing = os.pipe()
     try:

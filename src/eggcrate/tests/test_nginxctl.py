@@ -47,6 +47,7 @@ http {{
     }}
 }}
 """
+HTTP = "http {\n    gzip_comp_level ${custom:level};"
 CALL = "import sys; from eggcrate.runtime import nginxctl; sys.exit(nginxctl.main({!r}, {!r}))"
 
 
@@ -264,6 +265,7 @@ class RealNginx(unittest.TestCase):
                 NGINX.program,
                 str(self.conf),
                 str(self.run_directory),
+                "",
                 {"pid": str(self.pid_file)},
             )
             with mock.patch.object(nginxctl, "_complain", lambda problem, code: problem):
@@ -320,9 +322,9 @@ class RealNginx(unittest.TestCase):
         self.assertEqual(self.call("restart")[0], 2)
 
     def test_the_pid_file_that_nginx_is_built_with(self) -> None:
-        running = nginxctl._Nginx(NGINX.program, "", "", {})
+        running = nginxctl._Nginx(NGINX.program, "", "", "", {})
         self.assertTrue(running._pid_file().startswith("/"))
-        running = nginxctl._Nginx(NGINX.program, "", "", {"pid": "x.pid"})
+        running = nginxctl._Nginx(NGINX.program, "", "", "", {"pid": "x.pid"})
         self.assertRegex(running._pid_file(), r"^/.*/x\.pid$")
 
 
@@ -338,6 +340,19 @@ recipe = eggcrate:nginx-config
 input = nginx.conf
 scripts = true
 """
+    RUNTIME = """
+[custom]
+level = 5
+said = one
+
+[runtime]
+level = int
+said = word
+"""
+
+    def setUp(self) -> None:
+        self.variables: dict[str, str] = {}
+        super().setUp()
 
     def command(self, *arguments: str) -> list[str]:
         return [str(self.sample.directory / "bin/web"), *arguments]
@@ -351,7 +366,38 @@ scripts = true
         return path
 
     def environ(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"]}
+        return {"PATH": os.environ["PATH"], **self.variables}
+
+    def test_settings_that_nginx_refuses_are_never_in_use(self) -> None:
+        super().write("${custom:said}", more="")
+        text = self.sample.read("nginx.conf").replace("http {", HTTP)
+        self.sample.write("nginx.conf", text)
+        self.sample.run(self.BUILDOUT + self.RUNTIME)
+        process = self.start()
+        in_use = self.run_directory / "settings"
+        first = os.readlink(in_use)
+        for variables, command, code, words in (
+            ({"LEVEL": "10"}, "test", 78, "value must be between 1 and 9 in /"),
+            ({"LEVEL": "ten"}, "test", 78, "eggcrate: LEVEL must be a whole number\n"),
+            ({"SAID": "two"}, "test", 0, "parts/web/nginx.conf test is successful"),
+            ({"LEVEL": "10"}, "reload", 78, "nginx isn't told to reload, and goes on with wh"),
+            ({"SAID": "two"}, "start", 1, "nginx runs already"),
+        ):
+            with self.subTest(variables, command=command):
+                self.variables = variables
+                found, said = self.call(command)
+                self.assertEqual(found, code, said)
+                self.assertIn(words, said)
+                self.assertNotIn(".settings-", said)
+                self.assertEqual(os.readlink(in_use), first)
+                # nor is anything left of the test
+                names = [name for name in os.listdir(self.run_directory) if ".settings" in name]
+                self.assertEqual(names, [first])
+        process.send_signal(signal.SIGHUP)
+        self.variables = {"SAID": "two"}
+        self.assertEqual(self.call("reload")[0], 0)
+        self.assertNotEqual(os.readlink(in_use), first)
+        self.wait_for("two")
 
     def test_it_comes_and_goes(self) -> None:
         script = self.sample.directory / "bin/web"

@@ -163,6 +163,8 @@ class Nginx(Case):
             LEVEL="10",
         )
         self.assertLess(time.monotonic() - began, 5)
+        # a container that is started again has nothing of it
+        self.assertEqual(list(self.run_directory.glob("*settings*")), [])
 
     def test_a_script_of_ours_called_nginx_is_not_asked(self) -> None:
         """It would apply the settings, and ask again."""
