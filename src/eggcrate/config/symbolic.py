@@ -147,12 +147,20 @@ def _split(command: str) -> list[str]:
         return []
 
 
+# A script that a shell runs, or reads.
+_SHELL = re.compile(r"\A#!.*\b(?:ba|da|a|k|z)?sh\b|^\s*export\s+\w+=", re.MULTILINE)
+
+
 def _plain(text: str, settings: Sequence[Setting]) -> list[_Form | TemplateError]:
+    url = "shell" if _SHELL.search(text) else "word"
     wrong = TemplateError(
         "is text, in a file whose format is not known",
         "declare it as word, or as another type that needs no quotes",
     )
-    return [wrong if setting.type == "text" else _Form() for setting in settings]
+    return [
+        wrong if setting.type == "text" else _Form(url if setting.type == "url" else "word")
+        for setting in settings
+    ]
 
 
 # -- nginx
@@ -523,7 +531,10 @@ def _circus_form(
         )
     if state is None:
         if kind != "text":
-            return _Form()
+            code = kind == "url" and env and option.name.lower() in exported
+            return _Form(
+                "shell" if code and any(map(_running_code, programs.values())) else "word"
+            )
         if _CIRCUS_NO_TEXT.fullmatch(option.name) and not env:
             return TemplateError(
                 f"is text, which is too free for {option.name}",
@@ -548,6 +559,8 @@ def _circus_form(
             "is a list, which would be several words of the command line",
             "put quotes around it, or let the program have it from [env]",
         )
+    if kind == "url" and _running_code(programs.get(option.section, ())):
+        return _Form("shell")
     if kind != "text":
         return _Form(first=begins and kind == "word")
     if option.name == "cmd" and len(_words(before + _PLACE)) < 2:

@@ -836,6 +836,11 @@ def _nginx_quoted(value: str) -> str:
     return f'"{_nginx_double(value)}"'
 
 
+def _shell(value: str) -> str:
+    _refuse(value, "&")  # it would end one command of a shell and begin another
+    return value
+
+
 def _circus_value(value: str) -> str:
     """A value that Circus' parser and its references leave alone."""
     if value != value.strip():
@@ -886,6 +891,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "nginx-quoted": _nginx_quoted,
     "nginx-double": _nginx_double,
     "nginx-single": _nginx_single,
+    "shell": _shell,
     "circus-value": _circus_value,
     "circus-env": _circus_env,
     "circus-word": _circus_word,

@@ -178,6 +178,13 @@ CIRCUS = (
     ("[env:web]\nA = x\n  # @title\n", ["circus-env"]),
     ("[socket:web]\nhost = @host\nport = @port\n", ["word", "word"]),
     ("[plugin:x]\nuse = x\nlevel = @level\n", ["word"]),
+    # a shell would take & for the end of a command
+    ("[watcher:web]\ncmd = web @site\n", ["word"]),
+    ("[watcher:web]\ncmd = web @site\nshell = true\n", ["word"]),  # each word is quoted
+    ("[watcher:web]\ncmd = sh -c \"web @site @port\"\n", ["shell", "word"]),
+    ("[watcher:web]\ncmd = /bin/bash\nargs = -ec 'web @site'\n", ["shell"]),
+    ("[env]\nA = @site\n[watcher:w]\ncmd = sh -c 'web $(circus.env.a)'\n", ["shell"]),
+    ("[env]\nA = @site\n[watcher:w]\ncmd = web $(circus.env.a)\n", ["word"]),
 )  # fmt: skip
 
 CIRCUS_WRONG = (
@@ -240,6 +247,27 @@ class Places(unittest.TestCase):
                 "3: greeting is text, in a file whose format is not known; declare it as word, "
                 "or as another type that needs no quotes"
             ],
+        )
+
+    def test_a_script_of_a_shell_has_no_url_that_begins_a_command(self) -> None:
+        for text, form in (
+            ("#!/bin/sh -e\nexec web @site\n", "shell"),
+            ("#!/usr/bin/env bash\nexec web '@site'\n", "shell"),
+            ("# read by .\nexport SITE=@site\n", "shell"),
+            ("#!/usr/bin/python3\nsite = '@site'\n", "word"),
+            ("site: @site\n", "word"),
+        ):
+            with self.subTest(text=text):
+                self.assertEqual(forms(text, "plain"), [form])
+        script = document("#!/bin/sh\nexec web @site\n", "plain")
+        fine = {"site": "https://a.example/?b=1"}
+        self.assertEqual(
+            runtime.render(script, fine), "#!/bin/sh\nexec web " + fine["site"] + "\n"
+        )
+        with self.assertRaises(runtime.SettingsProblem) as caught:
+            runtime.render(script, {"site": "https://a.example/&/tmp/evil"})
+        self.assertEqual(
+            caught.exception.problems, ("SITE can't have &, where /srv/plain.conf has it",)
         )
 
     def test_all_complaints_come_at_once(self) -> None:
