@@ -22,7 +22,8 @@ _URL = (
     rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?"
     r"(?:/[A-Za-z0-9._~+,=:@%/?&-]*)?"
 )
-_WORD = r"[A-Za-z0-9._@+,=:~/%-]+"
+# one that begins with ~ would be a pattern where a map has its keys, and a home for a shell
+_WORD = r"[A-Za-z0-9._@+,=:/%-][A-Za-z0-9._@+,=:~/%-]*"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 
 TRUE = ("true", "yes", "on", "1")
@@ -124,6 +125,8 @@ def word(text: str) -> str:
     """One word of letters, digits and a few signs."""
     if re.fullmatch(_WORD, text):
         return text
+    if text.startswith("~"):
+        raise ValueError("must be one word that does not begin with ~")
     raise ValueError("must be one word of letters, digits and any of . _ - @ + , = : ~ / %")
 
 

@@ -33,7 +33,7 @@ GOOD = {
         "https://shop.example:8443/a?b=c&d": "https://shop.example:8443/a?b=c&d",
         "http://[::1]:80": "http://[::1]:80",
     },
-    values.word: {"info": "info", "a/b:c@d": "a/b:c@d"},
+    values.word: {"info": "info", "a/b:c@d": "a/b:c@d", "/a/~b": "/a/~b"},
     values.text: {'Welcome; {you} "there" $x': 'Welcome; {you} "there" $x', "": ""},
     values.choice(["red", "blue"]): {"red": "red"},
 }
@@ -50,7 +50,7 @@ BAD = {
     values.path: ["x", "/a b", "/a/../b", "/a;", "/a'", "/ä", ""],
     values.url_path: ["x", "/a b", "/a/../b", "/$x", "/a{", ""],
     values.url: ["ftp://a", "http://", "http://a b", "https://a/;", "javascript:x"],
-    values.word: ["", "a b", "a;", "a$", "a'", "a\\", "ä", "a\x00"],
+    values.word: ["", "~", "~*a", "~root/x", "a b", "a;", "a$", "a'", "a\\", "ä", "a\x00"],
     values.text: ["a\nb", "a\x00", "a\x7f", "a\u2028b", "a\udcff", "\t"],
     values.choice(["red", "blue"]): ["", "green", "red "],
 }  # fmt: skip
