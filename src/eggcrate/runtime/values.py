@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 # They are compiled when they are first used: PID 1 needs few of them, and soon.
 _INTEGER = r"-?[0-9]{1,18}"
 _SIZE = r"[0-9]{1,15}[kKmMgG]?"
-_DURATION = r"(?:[0-9]{1,9}(?:ms|[smhdwMy]))+|[0-9]{1,9}"
+# nginx takes each unit once, the longest first
+_UNITS = ("y", "M", "w", "d", "h", "m", "s", "ms")
+_DURATION = "".join(rf"(?:[0-9]{{1,9}}{unit})?" for unit in _UNITS) + "|[0-9]{1,9}"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?"
 _PATH = r"/[A-Za-z0-9._@+,=:~/-]*"
@@ -60,9 +62,12 @@ def size(text: str) -> str:
 
 def duration(text: str) -> str:
     """A time as nginx writes it: ``500ms``, ``30s``, ``1h30m``; a bare number is seconds."""
-    if re.fullmatch(_DURATION, text):
+    if text and re.fullmatch(_DURATION, text):
         return text
-    raise ValueError("must be a time: a number with ms, s, m, h or d behind it, as 30s")
+    raise ValueError(
+        "must be a time: a number with ms, s, m, h or d behind it, as 30s, or several with the "
+        "longest unit first, as 1h30m"
+    )
 
 
 def hostname(text: str) -> str:
