@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -36,7 +37,8 @@ def run_directory_problem(path: str) -> str | None:
     """Make the private directory at ``path``; what is wrong when it can't be made.
 
     Its mode is 0700, for root 0711: nginx's workers are another user then, and connect
-    to a socket in it.  One that is there is taken when this user can write to it.
+    to a socket in it.  One that is there is taken when this user can write to it, and others
+    can't, or can't any more.
     """
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -47,10 +49,35 @@ def run_directory_problem(path: str) -> str | None:
                 f"the run directory {path} can't be written by user {os.geteuid()}; start "
                 f"with --tmpfs {os.path.dirname(path)}"
             )
+        return _open_to_others(path)
     except OSError as error:
         return (
             f"the run directory {path} can't be made by user {os.geteuid()}: "
             f"{error.strerror}; start with --tmpfs {os.path.dirname(path)}"
+        )
+    return None
+
+
+def _open_to_others(path: str) -> str | None:
+    """Close a directory of ours to others; what is wrong where that can't be.
+
+    The group may write where root has made it: by that alone, in some clusters, any user can.
+    """
+    try:
+        found = os.lstat(path)
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISDIR(found.st_mode) or mode & stat.S_ISVTX:
+            return None
+        if found.st_uid == os.geteuid():
+            if mode & 0o022:
+                os.chmod(path, mode & ~0o022)
+            return None
+    except OSError as error:
+        return f"the run directory {path} can't be used: {error.strerror}"
+    if mode & 0o002:
+        return (
+            f"the run directory {path} can be written by other users; mount what can be "
+            f"written at {os.path.dirname(path)} instead"
         )
     return None
 

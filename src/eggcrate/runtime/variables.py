@@ -1108,6 +1108,8 @@ def _foreign(run_directory: str) -> Iterator[str]:
     try:
         found = os.lstat(run_directory)
         link = os.path.join(run_directory, "settings")
+        # of a directory that root has made, this user may be in the group
+        writable = 0o022 if found.st_uid == os.geteuid() else 0o002
         if not stat.S_ISDIR(found.st_mode):
             yield f"the run directory {run_directory} is no directory"
         elif found.st_uid not in (os.geteuid(), 0):
@@ -1115,11 +1117,7 @@ def _foreign(run_directory: str) -> Iterator[str]:
                 f"the run directory {run_directory} belongs to user {found.st_uid}, not to "
                 f"user {os.geteuid()}"
             )
-        elif (
-            found.st_uid == os.geteuid()
-            and found.st_mode & 0o022
-            and not (found.st_mode & stat.S_ISVTX)
-        ):
+        elif found.st_mode & writable and not found.st_mode & stat.S_ISVTX:
             yield f"the run directory {run_directory} can be written by other users"
         elif os.path.lexists(link) and stat.S_ISDIR(os.lstat(link).st_mode):
             yield f"{link} is a directory, where a symbolic link is to be; remove it"

@@ -664,6 +664,18 @@ class Writing(Directory):
         self.assertEqual(self.refused(), "the run directory /run can be written by other users")
         self.run_directory.chmod(0o1777)  # as the engine makes a tmpfs
         self.write()
+        # one of root's, where we are another user
+        with mock.patch("os.geteuid", return_value=os.geteuid() + 1):
+            found = os.stat(self.run_directory)
+            for mode, wanted in ((0o777, 1), (0o2777, 1), (0o775, 0), (0o1777, 0)):
+                words = (stat.S_IFDIR | mode, *found[1:4], 0, *found[5:])
+                with (
+                    mock.patch("os.lstat", return_value=os.stat_result(words)),
+                    mock.patch("os.path.lexists", return_value=False),
+                ):
+                    self.assertEqual(
+                        len(list(runtime._foreign("/run/none"))), wanted, oct(mode)
+                    )
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can give a directory away")
     def test_a_run_directory_must_be_ours(self) -> None:

@@ -79,6 +79,38 @@ class Starting(Scratch):
         self.assertEqual(stat.S_IMODE(self.run_directory.stat().st_mode), expected)
         self.assertEqual(self.start("true").returncode, 0)
 
+    def test_one_of_ours_is_closed_to_others(self) -> None:
+        self.run_directory.mkdir(parents=True)
+        for mode, expected in ((0o777, 0o755), (0o2770, 0o2750), (0o1777, 0o1777)):
+            self.run_directory.chmod(mode)
+            self.assertEqual(self.start("true").returncode, 0)
+            self.assertEqual(stat.S_IMODE(self.run_directory.stat().st_mode), expected)
+
+    @unittest.skipIf(os.geteuid(), "only root can become another user")
+    def test_one_of_root_s_that_others_may_write_to(self) -> None:
+        self.root.chmod(0o755)
+        self.run_directory.mkdir(parents=True)
+        for mode, refused in ((0o777, True), (0o2777, True), (0o1777, False), (0o770, False)):
+            self.run_directory.chmod(mode)
+            script = (
+                "import os; from eggcrate.runtime import start\n"
+                "os.setgroups([]); os.setgid(0); os.setuid(10001)\n"
+                f"print(start.run_directory_problem({os.fspath(self.run_directory)!r}))\n"
+            )
+            package = pathlib.Path(start.__file__).parents[2]
+            said = subprocess.run(
+                [sys.executable, "-c", script],
+                env={**os.environ, "PYTHONPATH": os.fspath(package)},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            wanted = (
+                f"the run directory {self.run_directory} can be written by other users; mount "
+                f"what can be written at {self.root}/run instead"
+            )
+            self.assertEqual(said, f"{wanted if refused else None}\n", oct(mode))
+
     def test_each_failure_has_its_code_and_one_line(self) -> None:
         plain = self.root / "plain"
         plain.write_text("text")
