@@ -43,7 +43,7 @@ from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
-from eggcrate.runtime.variables import DIRECTORY, Settings
+from eggcrate.runtime.variables import DIRECTORY, FILE, Settings
 from eggcrate.settings import ImageSettings, this_platform
 from eggcrate.transports import deb, debian
 
@@ -56,7 +56,7 @@ _RUNTIME_HERE = pathlib.Path(__file__).parent / "runtime"
 # zc.buildout writes real paths into scripts
 _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HERE)})
 #: what PID 1 has to know of runtime settings, in the image
-SETTINGS_FILE = f"{_RUNTIME}/settings/{payload_settings.FILE}"
+SETTINGS_FILE = f"{_RUNTIME}/settings/{FILE}"
 _STARTS = "starts the container"
 
 
@@ -575,6 +575,13 @@ def runtime_config(
         "PATH": search_path(settings, said.environment),
         **dict(settings.environment),
     }
+    if declared:
+        # what docker exec starts has eggcrate.runtime as well, and not from PID 1
+        paths = environment.get("PYTHONPATH", "").split(":")
+        own = f"/{_RUNTIME}"
+        environment["PYTHONPATH"] = ":".join(
+            [*(path for path in paths if path != own), own]
+        ).strip(":")
     inherited = settings.inherited
     entrypoint = settings.entrypoint
     if entrypoint is None:

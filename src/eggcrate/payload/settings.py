@@ -22,8 +22,6 @@ LABEL = "eggcrate.settings"
 RUNTIME = "usr/lib/eggcrate"
 #: where the address that is asked for health would be; the image's own settings have it
 HEALTHCHECK = f"/{RUNTIME}/healthcheck"
-#: the file for PID 1, in its directory
-FILE = "settings.json"
 _REASON = "what an environment variable may change"
 
 
@@ -52,7 +50,7 @@ def _read(load: Callable[[], Settings]) -> Settings:
 
 def loaded(data: bytes) -> Settings:
     """The settings that an image has, from the bytes of its file."""
-    return _read(lambda: variables.loaded([(f"/{RUNTIME}/settings/{FILE}", data)]))
+    return _read(lambda: variables.loaded([(f"/{RUNTIME}/settings/{variables.FILE}", data)]))
 
 
 def relocated(
@@ -97,7 +95,7 @@ def entries(
 ) -> Iterator[FileEntry]:
     """The file for PID 1 below ``place``, and links where the documents would be."""
     data = variables.dumped(settings).encode("utf-8", "surrogateescape")
-    yield bytes_file(f"{place}/{FILE}", data, group="configuration", reason=_REASON)
+    yield bytes_file(f"{place}/{variables.FILE}", data, group="configuration", reason=_REASON)
     for document in settings.documents:
         if document.path.strip("/") in known:
             yield symlink(

@@ -16,8 +16,8 @@ NOT_FOUND = 127
 # what a shell says of a program that a signal has ended, less the signal's number
 SIGNALLED = 128
 
-# beside the package that this is a module of
-_SETTINGS = os.path.join(
+#: where an image has its settings: beside the package that this is a module of
+SETTINGS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "settings"
 )
 
@@ -90,7 +90,7 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     be made.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
-    settings = _SETTINGS if os.path.isdir(_SETTINGS) else ""
+    settings = SETTINGS if os.path.isdir(SETTINGS) else ""
     if list(command) == ["--settings"]:
         return _show(settings)
     if not command or not command[0]:
@@ -152,9 +152,10 @@ def apply(
     for name in set(os.environ) - set(applied.environment):
         del os.environ[name]
     os.environ.update(applied.environment)
-    place = _only_eggcrate(run_directory) if moved else os.path.dirname(_SETTINGS)
+    place = _only_eggcrate(run_directory) if moved else os.path.dirname(SETTINGS)
     places = [os.environ.get("PYTHONPATH", ""), place]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    if place not in places[0].split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     return applied.documents
 
 

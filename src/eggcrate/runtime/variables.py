@@ -20,6 +20,8 @@ from eggcrate.runtime.start import APPLIED, find_nginx
 VERSION = 1
 # where the parts of a buildout leave these files, below the directory of all parts
 DIRECTORY = ".settings"
+#: the file of an image that has all of it
+FILE = "settings.json"
 LONGEST = 4096  # bytes of a value: nginx's buffer for one word of its configuration
 _FILE_LONGEST = 1 << 20  # bytes of a file that NAME_FILE names: what a Docker secret may have
 _STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program

@@ -201,6 +201,15 @@ class ContainerTest(InAnEngine, unittest.TestCase):
                 environ = environment(pid)
                 self.assertEqual(environ[b"DJANGO_SECRET_KEY"], SECRET.encode())
                 self.assertNotIn(b"DJANGO_SECRET_KEY_FILE", environ)
+            # what is started beside PID 1 has none of its variables
+            asked = (
+                "import os, sys; from eggcrate.runtime import environment, settings\n"
+                "print(settings()['webapp_port'], len(environment()['DJANGO_SECRET_KEY']))"
+            )
+            self.assertEqual(
+                self.engine.cli("exec", other.identifier, "python3", "-c", asked).split(),
+                [str(second), str(len(SECRET))],
+            )
             # neither the engine nor PID 1's own beginning know what a file holds
             self.assertNotIn("canary", json.dumps(other.inspect()))
             self.assertIn("canary", json.dumps(acme.inspect()))

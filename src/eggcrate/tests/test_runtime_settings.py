@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -811,6 +812,43 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=True,
     )
+
+
+class Beside(Directory):
+    """What is started in a container beside PID 1, which has none of its variables."""
+
+    def test_settings_and_secrets(self) -> None:
+        library = self.directory / "lib"
+        package = pathlib.Path(runtime.__file__).parent
+        shutil.copytree(package, library / "eggcrate/runtime")
+        shutil.copy(package.parent / "__init__.py", library / "eggcrate")
+        script = (
+            "from eggcrate.runtime import environment, settings\n"
+            "print(sorted(settings().items()), environment().get('KEY'))\n"
+        )
+        environ = {
+            "PYTHONPATH": str(library),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "WORKERS": "7",
+            "KEY_FILE": self.file("key", "secret\n"),
+        }
+
+        def said() -> str:
+            return subprocess.run(
+                [sys.executable, "-c", script],
+                env=environ,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+
+        self.assertEqual(said(), "[] None\n")
+        # a package may be called so
+        (library / "settings").mkdir()
+        self.assertEqual(said(), "[] None\n")
+        of = Settings((PORT, WORKERS), ("KEY",))
+        (library / "settings/settings.json").write_text(runtime.dumped(of))
+        self.assertEqual(said(), "[('webapp_port', 8080), ('workers', 7)] secret\n")
 
 
 class ForPeople(unittest.TestCase):

@@ -20,7 +20,7 @@ MAIN = """\
 import sys
 sys.path.insert(0, {package!r})
 from eggcrate.runtime import start
-start._SETTINGS = {settings!r}
+start.SETTINGS = {settings!r}
 sys.exit(start.start({run!r}, sys.argv[1:]))
 """
 
@@ -117,7 +117,7 @@ class Stop(Case):
             "import os, signal, sys\n"
             f"sys.path.insert(0, {test_circusd.PACKAGE!r})\n"
             "from eggcrate.runtime import start, variables\n"
-            f"start._SETTINGS = {os.fspath(self.settings)!r}\n"
+            f"start.SETTINGS = {os.fspath(self.settings)!r}\n"
             "write = variables.write\n"
             "def told(*words, **more):\n"
             "    os.kill(os.getpid(), signal.SIGTERM)\n"
