@@ -107,10 +107,12 @@ def entries(
 
 
 def label(settings: Settings) -> str:
-    """What can be set, for who reads the image's labels: no secret has a value."""
+    """What can be set, for who reads the image's labels: nothing secret has a value."""
     found: dict[str, dict[str, object]] = {}
     for setting in settings.settings:
-        found[setting.env] = {"type": setting.type, "default": setting.default}
+        found[setting.env] = {"type": setting.type}
+        if not (setting.default and setting.looks_secret):
+            found[setting.env]["default"] = setting.default
         for name, value in (("min", setting.minimum), ("max", setting.maximum)):
             if value:
                 found[setting.env][name] = value

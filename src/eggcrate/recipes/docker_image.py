@@ -355,6 +355,8 @@ class Recipe:
             except EggcrateError as error:
                 errors.append(error)
         raise_all(errors)
+        for warning in self._runtime.warnings():
+            self._logger.warning("%s", warning)
         self._symbols.parent.mkdir(parents=True, exist_ok=True)
         write_if_changed(self._symbols, self._runtime.dumped(*documents))
 

@@ -243,6 +243,17 @@ class Runtime:
                 "declare it so that it can't be, with min= and max= or as another type",
             ) from error
 
+    def warnings(self) -> Iterator[str]:
+        """What is declared as a setting, and should perhaps be a secret."""
+        for setting in self.settings.settings:
+            section, option = self._sources[setting.name]
+            if setting.looks_secret and self._buildout[section].get(option):
+                yield (
+                    f"[{self._section}] {setting.name} looks like a secret, and its value in "
+                    f"[{section}] is in the image; name {setting.env} in secrets, or write "
+                    f"required and take {option} out of [{section}]"
+                )
+
     def dumped(self, *documents: Document) -> bytes:
         """What PID 1 has to know of a part, as JSON."""
         settings = self.settings

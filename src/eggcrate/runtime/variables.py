@@ -54,6 +54,9 @@ _USUAL = (
     *("MAIL", "NAME", "PAGER", "PS1", "SHLVL", "VISUAL", "VIRTUAL_ENV", "_"),
 )
 
+# Names of what should have been declared as a secret.
+_TELLING = r"(?:^|_)(?:PASS(?:WORD|WD|PHRASE)?|SECRET|TOKEN|CREDENTIAL|(?:API)?KEY)S?(?:_\d+)?$"
+
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _MILLISECONDS = {
     "ms": 1,
@@ -152,6 +155,11 @@ class Setting:
     def required(self) -> bool:
         """Whether the container can't start when the environment doesn't set it."""
         return self.default is None and not self.cpus
+
+    @property
+    def looks_secret(self) -> bool:
+        """Whether the default should not be shown, by the variable's name."""
+        return self.type in ("text", "word", "url") and bool(re.search(_TELLING, self.env))
 
     def check(self, text: str) -> str:
         """The canonical value; a ValueError says what the text "must be"."""
@@ -1172,6 +1180,8 @@ def table(settings: Settings) -> str:
         words += [f"min={setting.minimum}"] * bool(setting.minimum)
         words += [f"max={setting.maximum}"] * bool(setting.maximum)
         default = "(required)" if setting.required else setting.default or '""'
+        if setting.default and setting.looks_secret:
+            default = "(not shown)"
         rows.append((setting.env, " ".join(words), "(CPUs)" if setting.cpus else default))
     rows += [(secret, "secret", "") for secret in settings.secrets]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))

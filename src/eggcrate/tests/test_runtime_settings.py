@@ -19,6 +19,7 @@ from unittest import mock
 
 import eggcrate
 from eggcrate.config.symbolic import Symbol, placed
+from eggcrate.payload.settings import label
 from eggcrate.runtime import variables as runtime
 from eggcrate.runtime.variables import (
     Document,
@@ -873,6 +874,33 @@ class ForPeople(unittest.TestCase):
             'NOTE               text                ""\n'
             "DJANGO_SECRET_KEY  secret\n",
         )
+
+    def test_what_looks_secret_is_not_shown(self) -> None:
+        for name, text, hidden in (
+            ("db_password", "text", True),
+            ("admin_passwd", "text", True),
+            ("secret", "word", True),
+            ("csrf_secret_2", "word", True),
+            ("api_token", "text", True),
+            ("apikey", "text", True),
+            ("django_secret_key", "text", True),
+            ("aws-keys", "text", True),
+            ("tls_key", "path", False),
+            ("token_lifetime", "duration", False),
+            ("password_hint", "text", False),
+            ("keyboard", "word", False),
+            ("monkey_business", "text", False),
+            ("bypass", "word", False),
+        ):
+            default = {"path": "/x", "duration": "5s"}.get(text, "canary")
+            of = Settings((declaration(name, text, default),))
+            with self.subTest(name):
+                self.assertEqual(of.settings[0].looks_secret, hidden)
+                self.assertEqual("(not shown)" in runtime.table(of), hidden)
+                self.assertEqual(default in runtime.table(of), not hidden)
+                self.assertEqual(
+                    "canary" in label(of), text != "path" and not hidden and default == "canary"
+                )
 
     def test_an_application_gets_numbers_and_lists(self) -> None:
         of = Settings(

@@ -7,6 +7,7 @@ import re
 import unittest
 from collections.abc import Mapping
 
+from eggcrate.recipes.symbols import Runtime
 from eggcrate.runtime import variables
 from eggcrate.tests.test_circus_config import Sample
 
@@ -494,6 +495,26 @@ class Files(Case):
         self.assertTrue((self.sample.directory / DIRECTORY / "nginx.json").exists())
         self.sample.run(cfg.replace("parts = nginx", "parts ="))
         self.assertFalse((self.sample.directory / DIRECTORY / "nginx.json").exists())
+
+    def test_what_looks_like_a_secret_is_a_warning(self) -> None:
+        options = {
+            "custom": {"db_password": "canary", "key": "", "greeting": "x"},
+            "runtime": {
+                "db_password": "text",
+                "key": "text",
+                "greeting": "text",
+                "token": "word required",
+                "secrets": "DJANGO_SECRET_KEY",
+            },
+        }
+        self.assertEqual(
+            list(Runtime(options).warnings()),
+            [
+                "[runtime] db_password looks like a secret, and its value in [custom] is in "
+                "the image; name DB_PASSWORD in secrets, or write required and take "
+                "db_password out of [custom]"
+            ],
+        )
 
     def test_no_secret_has_a_value(self) -> None:
         cfg = self.nginx("", "", "secrets = DJANGO_SECRET_KEY")
