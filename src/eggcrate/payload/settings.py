@@ -111,7 +111,9 @@ def label(settings: Settings) -> str:
     found: dict[str, dict[str, object]] = {}
     for setting in settings.settings:
         found[setting.env] = {"type": setting.type}
-        if not (setting.default and setting.looks_secret):
+        if setting.cpus:  # they take the default's place
+            found[setting.env]["cpus"] = True
+        elif not (setting.default and setting.looks_secret):
             found[setting.env]["default"] = setting.default
         for name, value in (("min", setting.minimum), ("max", setting.maximum)):
             if value:

@@ -875,6 +875,19 @@ class ForPeople(unittest.TestCase):
             "DJANGO_SECRET_KEY  secret\n",
         )
 
+    def test_the_label_shows_it_too(self) -> None:
+        workers = declaration("workers", "int cpus min=2 max=16", "4")
+        level = declaration("level", "choices a b required", None)
+        self.assertEqual(
+            json.loads(label(Settings((PORT, workers, level), ("KEY",)))),
+            {
+                "WEBAPP_PORT": {"type": "port", "default": "8080", "min": "1024"},
+                "WORKERS": {"type": "int", "cpus": True, "min": "2", "max": "16"},
+                "LEVEL": {"type": "choices", "default": None, "choices": ["a", "b"]},
+                "KEY": {"type": "secret"},
+            },
+        )
+
     def test_what_looks_secret_is_not_shown(self) -> None:
         for name, text, hidden in (
             ("db_password", "text", True),
