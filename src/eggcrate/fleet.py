@@ -55,6 +55,7 @@ def check(settings: Settings, customers: Mapping[str, Any]) -> Checked:
     values: dict[str, Mapping[str, str]] = {}
     problems: list[str] = []
     warnings: list[str] = []
+    unknown: dict[str, list[str]] = {}
     for name, table in customers.items():
         if not re.fullmatch(_NAME, name):
             problems.append(
@@ -72,7 +73,17 @@ def check(settings: Settings, customers: Mapping[str, Any]) -> Checked:
             else:
                 values[name] = known.values
                 warnings += (f"[{name}] {sentence}" for sentence in known.warnings)
+                slips = {sentence.split(" ", 1)[0] for sentence in known.warnings}
+                for variable in variables.unknown(settings, environ):
+                    if variable not in slips:
+                        unknown.setdefault(variable, []).append(name)
             problems += (f"[{name}] {sentence}" for sentence in found)
+    # the application may have variables of its own, and many customers the same
+    for variable, names in unknown.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.append(
+            f"[{names[0]}]{others}: {variable} is no setting; the application alone gets it"
+        )
     return Checked(values, tuple(problems), tuple(warnings))
 
 

@@ -695,15 +695,19 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+def unknown(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """The variables that are no settings, no secrets, and nothing that every process has."""
+    names = [*(setting.env for setting in settings.settings), *settings.secrets]
+    known = {*names, *(f"{name}_FILE" for name in names), *_USUAL}
+    return sorted(name for name in environ if not (name in known or _is_reserved(name)))
+
+
 def _slips(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """A warning for each variable that was perhaps meant to be a setting or a secret."""
     names = [*(setting.env for setting in settings.settings), *settings.secrets]
-    known = {*names, *(f"{name}_FILE" for name in names)}
     # one that is set was not forgotten
     absent = [n for n in names if not environ.get(n) and not environ.get(f"{n}_FILE")]
-    for name in sorted(environ):
-        if name in known or name in _USUAL or _is_reserved(name):
-            continue
+    for name in unknown(settings, environ):
         given = name.upper().replace("_", "").replace("-", "").replace(".", "")
         for meant in absent:
             for right in (meant, f"{meant}_FILE"):

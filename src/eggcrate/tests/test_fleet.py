@@ -52,7 +52,7 @@ class Checking(Case):
             'SECRET_KEY = """a\n$b \\"c\\" d\\\\ ü"""\nANYTHING = "of the application"\n'
             "[other]\nWORKERS = 1\nDEBUG = false\n"
         )
-        self.assertEqual((checked.problems, checked.warnings), ((), ()))
+        self.assertEqual(checked.problems, ())
         self.assertEqual(
             checked.values,
             {
@@ -141,6 +141,20 @@ class Checking(Case):
         self.assertEqual(
             self.checked("[a]\nWORKERS = 1\nNAMSE = 'x'\n").warnings,
             ("[a] NAMSE is set, which means nothing here; was it to be NAMES?",),
+        )
+
+    def test_what_is_no_setting_is_a_warning_once(self) -> None:
+        self.assertEqual(
+            self.checked(
+                "[a]\nWORKERS = 1\nWEB_PORT = 9000\nTZ = 'Europe/Berlin'\n"
+                "[b]\nWORKERS = 1\nWEB_PORT = 9001\nPORT_FILE = ''\nSHOP_MAIL = 'x'\n"
+                "[c]\nWORKERS = 1\nWEB_PORT = 9001\nNAMSE = 'x'\n"
+            ).warnings,
+            (
+                "[c] NAMSE is set, which means nothing here; was it to be NAMES?",
+                "[a] and 2 more: WEB_PORT is no setting; the application alone gets it",
+                "[b]: SHOP_MAIL is no setting; the application alone gets it",
+            ),
         )
 
 
