@@ -174,6 +174,17 @@ _NGINX_NO_TEXT = re.compile(
     r"(?:js|perl|lua|njs)_\w+|\w+_by_lua\w*|mirror|post_action|auth_request|ssl_\w+|"
     r"\w+_(?:path|file|dict|pass|include|require|set)"
 )
+# Where a word's first character has a meaning, and what can stand there.
+_NGINX_FIRST = {
+    "location": "urlpath or choices",
+    "if": "urlpath, hostname or choices",
+    "server_name": "hostname, hostnames or choices",
+}
+# What can stand there in the place of text, unless it is what can elsewhere.
+_NGINX_INSTEAD = {
+    **_NGINX_FIRST,
+    **dict.fromkeys(("include", "load_module", "auth_basic"), "choices"),
+}
 # Where a list of hosts may be several words.
 _NGINX_WORDS = ("server_name", "valid_referers", "resolver")
 _NGINX_REPEATED = ("set_real_ip_from", "allow", "deny")
@@ -300,11 +311,16 @@ def _nginx_form(
                 f"is a {kind}, and {directive} would read any file that it names",
                 "declare it as choices",
             )
+        if kind in ("word", "hostname") and directive == "auth_basic" and word.text == _PLACE:
+            return TemplateError(
+                f"is a {kind}, and auth_basic off would let everybody in",
+                "declare it as choices",
+            )
         begins = place == word.start + len(word.quote)
-        if kind == "word" and directive in ("location", "if", "server_name") and begins:
+        if kind == "word" and directive in _NGINX_FIRST and begins:
             return TemplateError(
                 f"is a word, and {directive} gives a meaning to its first character",
-                "declare it as urlpath, hostname or choices",
+                f"declare it as {_NGINX_FIRST[directive]}",
             )
         if table and number == 0 and kind in ("word", "hostname", "choices"):
             if place != word.start + len(word.quote) or len(word.text) > 1:
@@ -318,7 +334,7 @@ def _nginx_form(
     if not table and _NGINX_NO_TEXT.fullmatch(directive):
         return TemplateError(
             f"is text, which is too free for {directive}",
-            "declare it as path, url, hostname or word",
+            f"declare it as {_NGINX_INSTEAD.get(directive, 'path, url, hostname or word')}",
         )
     if word.quote:
         return _Form("nginx-double" if word.quote == '"' else "nginx-single")

@@ -121,6 +121,7 @@ NGINX_WRONG = (
     ('if ($host = "@greeting") { }', "1: greeting is text, which is too free for if"),
     ("include @name;", "1: name is a word, and include would read any file that it names"),
     ("location @name { }", "1: name is a word, and location gives a meaning to its first"),
+    ('auth_basic "@host";', "1: host is a hostname, and auth_basic off would let everybody"),
     (
         "listen @trusted;",
         "1: trusted is a list of networks, where there can be one at most; let",
@@ -238,6 +239,34 @@ class Places(unittest.TestCase):
                     (complaint,) = complaints(text, kind)
                     self.assertEqual(complaint[: len(wanted)], wanted)
                     self.assertRegex(complaint, r"; [a-z]\w* ")
+
+    def test_what_a_complaint_advises_is_no_next_one(self) -> None:
+        declared = {
+            name: runtime.declaration("x", line, default)
+            for name, line, default in (
+                *(("text", "text", "a"), ("path", "path", "/a"), ("url", "url", "http://a")),
+                *(("hostname", "hostname", "a"), ("hostnames", "hostnames", "a b")),
+                *(("word", "word", "a"), ("urlpath", "urlpath", "/a")),
+                ("choices", "choices a b", "a"),
+            )
+        }
+        for directive in (
+            *("include", "load_module", "root", "pid", "error_log", "server_name", "listen"),
+            *("location", "if", "auth_basic", "allow", "proxy_pass", "ssl_certificate"),
+        ):
+            end = " { }" if directive in ("location", "if") else ";"
+            for place in ("@x", '"@x"', "a @x"):
+                text = f"{directive} {place}{end}"
+                for kind in ("text", "word"):
+                    try:
+                        document(text, "nginx", {"x": declared[kind]})
+                    except TemplateError as error:
+                        advised = re.sub("^declare it as ", "", error.hint)
+                        for other in re.split(", | or ", advised):
+                            if other == "hostnames" and '"' in text:
+                                continue  # names stand side by side
+                            with self.subTest(text, advised=other):
+                                document(text, "nginx", {"x": declared[other]})
 
     def test_a_file_of_no_known_format_has_words_only(self) -> None:
         self.assertEqual(forms("port: @port, @hosts, @name", "plain"), ["word"] * 3)
