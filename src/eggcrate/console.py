@@ -443,13 +443,15 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
     if options.customer is not None and options.settings is None:
         raise PlanError("--customer names a table of a file", "name the file with --settings")
     environment = {}
+    source = ""
     if options.settings is not None:
+        source = options.settings
         path = pathlib.Path(options.settings)
         environment = runtime.given(path, declared, options.customer)
     for word in options.env:
         name, equals, value = word.partition("=")
         environment[name] = value if equals else os.environ.get(name, "")
-    values = runtime.check(declared, environment)
+    values = runtime.check(declared, environment, source)
     for warning in values.warnings if values else ():
         print(warning, file=sys.stderr)
     # a setting that says where the container listens says what is to be published
@@ -563,9 +565,9 @@ def _settings(options: argparse.Namespace, settings: ImageSettings, store: Store
     customers = fleet.read(pathlib.Path(options.file))
     checked = fleet.check(known, customers)
     for warning in checked.warnings:
-        print(f"{options.prog}: warning: {warning}", file=sys.stderr)
+        print(f"{options.prog}: {options.file}: warning: {warning}", file=sys.stderr)
     for problem in checked.problems:
-        print(f"{options.prog}: {problem}", file=sys.stderr)
+        print(f"{options.prog}: {options.file}: {problem}", file=sys.stderr)
     if checked.problems:
         return EX_CONFIG
     if options.output:

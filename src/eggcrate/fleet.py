@@ -17,8 +17,6 @@ from eggcrate.runtime.variables import Document, Settings, SettingsProblem
 
 # what a customer may be called, as a directory is
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
-# bytes of NAME=value that Linux passes to a program
-_LONGEST = 131071
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def check(settings: Settings, customers: Mapping[str, Any]) -> Checked:
                 warnings += (f"[{name}] {sentence}" for sentence in known.warnings)
                 slips = {sentence.split(" ", 1)[0] for sentence in known.warnings}
                 for variable in variables.unknown(settings, environ):
-                    if variable not in slips:
+                    if variable not in slips and environ[variable]:
                         unknown.setdefault(variable, []).append(name)
             problems += (f"[{name}] {sentence}" for sentence in found)
     # the application may have variables of its own, and many customers the same
@@ -100,10 +98,10 @@ def _environment(table: Mapping[str, object]) -> tuple[dict[str, str], list[str]
             problems.append(f"{name} must be a string, a whole number, true or false")
         elif "\0" in (text := str(value)):
             problems.append(f"{name} has a NUL in it")
-        elif len(name) + 1 + len(text.encode()) > _LONGEST:
+        elif len(name) + 1 + len(text.encode()) > variables.STRING_LONGEST:
             problems.append(
-                f"{name} is longer than the {_LONGEST:,} bytes that a variable of the "
-                "environment can have"
+                f"{name} is longer than the {variables.STRING_LONGEST:,} bytes that a variable "
+                "of the environment can have"
             )
         else:
             environ[name] = text

@@ -207,11 +207,25 @@ def _toml(
     return found
 
 
-def check(settings: Settings | None, environment: Mapping[str, str]) -> variables.Values | None:
+def check(
+    settings: Settings | None, environment: Mapping[str, str], source: str = ""
+) -> variables.Values | None:
     """What the first process will make of these variables; what it won't take is an error.
+
+    ``source`` is the file that says most of them.
 
     A file that ``NAME_FILE`` names is one of the container's, and not looked at.
     """
+    where = source or "the container"
+    raise_all(
+        SettingsError(
+            f"{name} is longer than the {variables.STRING_LONGEST:,} bytes that a variable can "
+            "have",
+            "let the application read it from a file that is mounted",
+        )
+        for name, value in environment.items()
+        if len(os.fsencode(f"{name}={value}")) > variables.STRING_LONGEST
+    )
     if settings is None:
         return None
     elsewhere = {
@@ -233,7 +247,7 @@ def check(settings: Settings | None, environment: Mapping[str, str]) -> variable
         return variables.read(here, own)
     except variables.SettingsProblem as error:
         raise_all(
-            SettingsError(problem, "mend the settings that the container is given")
+            SettingsError(problem, f"mend the settings of {where}")
             for problem in error.problems
         )
         raise

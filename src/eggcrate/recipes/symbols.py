@@ -64,7 +64,8 @@ class Runtime:
         for name in sorted(options):
             try:
                 if name == "secrets":
-                    secrets = [variables.variable(word) for word in options[name].split()]
+                    words = options[name].split()
+                    secrets = [variables.variable(word, "name another one") for word in words]
                 elif not name.startswith("_"):
                     settings.append(self._declared(name, options[name]))
             except ValueError as error:

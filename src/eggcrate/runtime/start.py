@@ -91,7 +91,9 @@ def start(run_directory: str, command: Sequence[str], *, needed: bool = True) ->
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
     settings = SETTINGS if os.path.isdir(SETTINGS) else ""
-    if list(command) == ["--settings"]:
+    if list(command[:1]) == ["--settings"]:
+        if command[1:]:
+            return _complain("--settings has nothing behind it; leave that out", EX_CONFIG)
         return _show(settings)
     if not command or not command[0]:
         return _complain("there is nothing to run; give docker run a command", EX_CONFIG)

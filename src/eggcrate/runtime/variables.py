@@ -24,7 +24,7 @@ DIRECTORY = ".settings"
 FILE = "settings.json"
 LONGEST = 4096  # bytes of a value: nginx's buffer for one word of its configuration
 _FILE_LONGEST = 1 << 20  # bytes of a file that NAME_FILE names: what a Docker secret may have
-_STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program
+STRING_LONGEST = 131071  # bytes of NAME=value that Linux passes to a program
 
 _ENV = r"[A-Z_][A-Z0-9_]*"
 # What the process itself, its loader, its interpreter and nginx take from the environment.
@@ -339,9 +339,10 @@ def declaration(name: str, text: str, default: str | None) -> Setting:
             except ValueError as error:
                 raise ValueError(f"has the choice {word}, which {error}") from None
         else:
+            more = "min=, max=, " * (kind in _LIMITED) + "cpus, " * (kind == "int")
             raise ValueError(
-                f"has {word}, which means nothing here; after {kind} there may be "
-                f"{'min=, max=, ' if kind in _LIMITED else ''}env= and required"
+                f"has {word}, which means nothing here; after {kind} there may be {more}env=, "
+                "from= and required"
             )
     if kind == "choices" and not choices:
         raise ValueError("has no choices; write them after the word choices")
@@ -369,16 +370,14 @@ def declaration(name: str, text: str, default: str | None) -> Setting:
     return setting
 
 
-def variable(name: str) -> str:
+def variable(name: str, instead: str = "write env= with another name") -> str:
     """The name of an environment variable for a setting or a secret, if it may be one."""
     if not re.fullmatch(_ENV, name):
         raise ValueError(
             f"has the variable {name}, which is no name; write capitals, digits and _"
         )
     if _is_reserved(name):
-        raise ValueError(
-            f"has the variable {name}, which is the process's own; write env= with another name"
-        )
+        raise ValueError(f"has the variable {name}, which is the process's own; {instead}")
     if name.endswith("_FILE"):
         raise ValueError(
             f"has the variable {name}, but a name with _FILE names the file of the one without"
@@ -611,9 +610,9 @@ def _given(
             raise ValueError(f"{name}_FILE: {_shown(path)} is not UTF-8") from None
         if "\0" in text:
             raise ValueError(f"{name}_FILE: {_shown(path)} has a NUL in it")
-    if len(name) + 1 + len(content) > _STRING_LONGEST:
+    if len(name) + 1 + len(content) > STRING_LONGEST:
         raise ValueError(
-            f"{name}_FILE: {_shown(path)} is longer than the {_STRING_LONGEST:,} bytes that a "
+            f"{name}_FILE: {_shown(path)} is longer than the {STRING_LONGEST:,} bytes that a "
             f"variable of the environment can have"
         )
     environment[name] = text

@@ -696,8 +696,8 @@ class Commands(Buildout):
         self.assertEqual(printed, "3 customers: nothing is wrong\n")
         self.assertEqual(
             said,
-            "bin/image: warning: [other] PROT is set, which means nothing here; was it to be "
-            "PORT?\n",
+            "bin/image: customers.toml: warning: [other] PROT is set, which means nothing "
+            "here; was it to be PORT?\n",
         )
         name = "srv/app/parts/conf/app.ini"
         found = {
@@ -722,8 +722,8 @@ class Commands(Buildout):
         self.assertEqual(printed, "")
         self.assertRegex(
             said,
-            r"\Abin/image: \[acme\] PORT must be a port number, 1024 to 65535\n"
-            r"bin/image: \[other\] SERVER_NAME must be .*\n\Z",
+            r"\Abin/image: customers.toml: \[acme\] PORT must be a port number, 1024 to 65535\n"
+            r"bin/image: customers.toml: \[other\] SERVER_NAME must be .*\n\Z",
         )
         self.assertFalse((self.directory / "out").exists())
         for text, words in (("[acme", "is no TOML: "), (None, "can't be read: No such file")):

@@ -79,6 +79,11 @@ class Files(unittest.TestCase):
         self.assertIn("WEBAPP_PORT must be", str(caught.exception))
         self.assertIn("DEBUG must be", str(caught.exception))
         self.assertIsNone(check(None, {"WEBAPP_PORT": "80"}))
+        with self.assertRaisesRegex(EggcrateError, "; mend the settings of a.toml$"):
+            check(SETTINGS, {"WEBAPP_PORT": "80"}, "a.toml")
+        check(None, {"ANY": "x" * (131071 - 4)})
+        with self.assertRaisesRegex(EggcrateError, "^ANY is longer than the 131,071 bytes"):
+            check(None, {"ANY": "x" * (131071 - 3)})
 
     def test_files_of_the_container_are_not_looked_at(self) -> None:
         values = check(

@@ -145,7 +145,10 @@ class Declarations(unittest.TestCase):
             ("x", "hostname", "", "has a default that does not fit: it must be a host name"),
             ("x", "port", None, "has no default; give it a value, or say that it is required"),
             ("x", "port requird", "1", "has requird, which means nothing here; after port t"),
-            ("x", "word cpus", "1", "has cpus, which means nothing here; after word there may"),
+            ("x", "word cpus", "1", "has cpus, which means nothing here; after word there may"
+                                    " be env=, from= and required"),
+            ("x", "int cpsu", "1", "has cpsu, which means nothing here; after int there may be "
+                                   "min=, max=, cpus, env=, from= and required"),
             ("x", "int cpus required", "1", "is required, and has a default by cpus; leave"),
             ("x", "text", "a" * 5000, "has a default that is longer than 4,096 bytes"),
             ("x", "word env=lower", "1", "has the variable lower, which is no name; write cap"),
@@ -165,6 +168,10 @@ class Declarations(unittest.TestCase):
 
     def test_a_secret_s_name_is_checked_too(self) -> None:
         self.assertEqual(runtime.variable(KEY), KEY)
+        with self.assertRaisesRegex(
+            ValueError, "^has the variable PATH, .*; name another one$"
+        ):
+            runtime.variable("PATH", "name another one")
         for name in ("secret", "LD_LIBRARY_PATH", "A_FILE", ""):
             self.assertRaises(ValueError, runtime.variable, name)
 
@@ -312,6 +319,10 @@ class Reading(Directory):
         os.symlink(self.file("key", content), self.directory / "link")
         found = runtime.read(settings(), {f"{KEY}_FILE": str(self.directory / "link")})
         self.assertEqual(os.fsencode(found.environment[KEY]), content[:-1])
+        # one end of a line, whichever it is
+        path = self.file("key", b"a\r\n\r\n")
+        found = runtime.read(settings(), {f"{KEY}_FILE": path})
+        self.assertEqual(found.environment[KEY], "a\r\n")
         self.assertNotIn(f"{KEY}_FILE", found.environment)
         self.assertEqual((found.changed, found.warnings), ((), ()))
         self.assertNotIn(KEY, found.values)

@@ -117,6 +117,7 @@ class Starting(Scratch):
         for command, code, line in (
             ((), 78, "there is nothing to run; give docker run a command"),
             (("",), 78, "there is nothing to run; give docker run a command"),
+            (("--settings", "x"), 78, "--settings has nothing behind it; leave that out"),
             (("no-such-program",), 127, "no-such-program was not found"),
             ((os.fspath(plain),), 126, f"{plain} can't be run: Permission denied"),
             ((os.fspath(self.root),), 126, f"{self.root} can't be run: Permission denied"),
