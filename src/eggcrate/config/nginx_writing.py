@@ -133,6 +133,10 @@ class _Writer:
             text.add(as_directive(option, main), main.place(option))
         text.add(as_directive("send-timeout", main), main.place("send-timeout"))
         text.add("reset_timedout_connection on;", OWN)
+        if "server_names_hash_bucket_size" not in main.text("http-extra"):
+            # nginx's own size ends below 64 characters, and a setting may have any name
+            text.comment("a host's name may have 253 characters", OWN)
+            text.add("server_names_hash_bucket_size 512;", OWN)
         option = "large-client-header-buffers"
         text.add(as_directive(option, main), main.place(option))
         if main.text("open-file-cache") != "off":

@@ -317,6 +317,18 @@ class Judges(unittest.TestCase):
         judged = subprocess.run([gixy, path], capture_output=True, text=True)
         return judged.stdout if judged.returncode else ""
 
+    def test_host_names_of_any_length(self) -> None:
+        label = "a" * 60
+        longest = f"{label}.{label}.{label}.{label}.{'b' * 9}"
+        self.assertEqual(len(longest), 253)
+        site = {"listen": "8080", "upstream": "socket:web"}
+        for names in (longest, f"{label}.example *.{longest[2:]} .{longest[1:]}"):
+            self.judge({**site, "server-names": names})
+        own = "server_names_hash_bucket_size 1024;"
+        options = {**site, "server-names": longest, "http-extra": own}
+        self.judge(options)
+        self.assertEqual(text(options, self.around).count("server_names_hash"), 1)
+
     def test_nginx_and_gixy_find_nothing_in_the_defaults(self) -> None:
         self.assertEqual(self.judge(SMALL), "")
         self.assertEqual(self.judge({"upstream": "127.0.0.1:8000"}), "")
