@@ -571,9 +571,11 @@ def read(settings: Settings, environ: Mapping[str, str]) -> Values:
             problems.append(str(error))
     for document in settings.documents:
         problems += _rendered(document, values)[1]
+    slips = list(_slips(settings, environ))
     if problems:
-        raise SettingsProblem(dict.fromkeys(problems))
-    return Values(values, changed, environment, list(_slips(settings, environ)))
+        # one that must be set may be there under a wrong name
+        raise SettingsProblem(dict.fromkeys([*problems, *slips]))
+    return Values(values, changed, environment, slips)
 
 
 def _encodable(text: str) -> bool:

@@ -288,6 +288,16 @@ class Reading(Directory):
             ["A must be set: it has no default", "B must be set: it has no default"],
         )
 
+    def test_what_is_missing_may_be_there_under_a_wrong_name(self) -> None:
+        of = Settings((declaration("database_name", "word required", None),))
+        self.assertEqual(
+            self.problems({"DATABASE_NAM": CANARY}, of),
+            [
+                "DATABASE_NAME must be set: it has no default",
+                "DATABASE_NAM is set, which means nothing here; was it to be DATABASE_NAME?",
+            ],
+        )
+
     def test_limits_are_in_the_type_s_own_units(self) -> None:
         for line, default, good, bad, rule in (
             ("size min=1k max=1g", "1m", ("1024", "1024m"), ("1023", "1025m"), "1k to 1g"),
