@@ -103,7 +103,8 @@ def adapted(
 def _foreign(
     tree: Mapping[str, FileEntry], binaries: Mapping[str, Binary | None], architecture: str
 ) -> list[_Installed]:
-    """The distributions with a file that was compiled for another architecture."""
+    """The distributions with a file that was compiled for another architecture, and those
+    whose wheels say that they are for one."""
 
     def is_foreign(path: str) -> bool:
         entry = tree.get(path)
@@ -120,7 +121,7 @@ def _foreign(
     result = []
     for found, files in _installed(tree, eggs):
         foreign = set(filter(is_foreign, files))
-        if foreign and found.version:
+        if (foreign or _is_bound(tree.get(f"{found.metadata}/WHEEL"))) and found.version:
             # scripts name this machine's Python in the wheel, and the image's here
             scripts = f"{found.prefix}/bin/"
             own = {
@@ -130,6 +131,16 @@ def _foreign(
             }
             result.append(dataclasses.replace(found, replaced=frozenset(own | foreign)))
     return result
+
+
+def _is_bound(wheel: FileEntry | None) -> bool:
+    """Whether a WHEEL file has platforms, and not any of them (PyPA: binary distributions)."""
+    if wheel is None:
+        return False
+    with wheel.open() as stream:
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    tags = [line.partition(":")[2].strip() for line in lines if line.startswith("Tag:")]
+    return bool(tags) and not any(tag.endswith("-any") for tag in tags)
 
 
 def _installed(

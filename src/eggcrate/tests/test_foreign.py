@@ -19,6 +19,7 @@ from eggcrate.image.store import Store
 from eggcrate.payload.libraries import CLibrary, read_all
 from eggcrate.payload.site import Site
 from eggcrate.settings import ImageSettings
+from eggcrate.tests import layers
 from eggcrate.tests.test_libraries import crafted
 
 ARM64 = Platform("linux", "arm64")
@@ -89,6 +90,8 @@ def environment(name: str, version: str, prefix: str = "app/parts/tool") -> list
 
 
 class Case(unittest.TestCase):
+    layer = layers.SLOW  # pip runs
+
     def setUp(self) -> None:
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
@@ -164,6 +167,20 @@ class ReplacedTest(Case):
             lines = stream.read().splitlines()
         self.assertIn(b"fast/_there.abi3.so,,", lines)
         self.assertNotIn(b"direct_url", b"".join(lines))
+
+    def test_what_was_compiled_into_nothing(self) -> None:
+        """Its wheel is for one platform, for whatever reason."""
+        write_wheel(self.wheels, "fast", "1.0", "cp311-abi3-manylinux2014_aarch64")
+        entries = [entry for entry in environment("fast", "1.0") if entry.data != HERE]
+        top = "app/parts/tool/lib/python3.11/site-packages"
+        self.assertIn(f"{top}/fast/_there.abi3.so", self.adapted(entries))
+        pure = [
+            bytes_file(entry.path, b"Tag: py3-none-any\n", group=entry.group, reason="t")
+            if entry.path.endswith("/WHEEL")
+            else entry
+            for entry in entries
+        ]
+        self.assertEqual(list(self.adapted(pure).values()), pure)
 
     def test_files_that_environments_share(self) -> None:
         """What had another's bytes has its own when those go."""
