@@ -102,6 +102,14 @@ class Configuration:
                 into = {"site": sites, "location": locations, "upstream": self.upstreams}[kind]
                 into[name] = Level(name, table, parent)
                 self._section(into[name], option, options[option])
+        by_suffix: dict[str, str] = {}
+        for name in sorted(sites):
+            other = by_suffix.setdefault(name.replace("-", "_"), name)
+            if other != name:
+                self.error(
+                    f"site.{name}: nginx's names have _ for -, and there is site.{other}",
+                    "give one of the two another name",
+                )
         self._version()
         self._levels = [self.main, *sites.values()]
         self.sites = [self._site(name, level, sites) for name, level in sorted(sites.items())]

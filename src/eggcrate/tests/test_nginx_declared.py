@@ -62,6 +62,10 @@ MISTAKES: tuple[tuple[dict[str, str], str], ...] = (
     ({"listen": "8080 ssl"}, "listen 'ssl' must be a port or"),
     ({"listen": "1.2.3:80"}, "listen '1.2.3:80' must be a host name"),
     ({"listen": "8080 8080"}, "listen 8080 is there twice"),
+    (
+        {"site.a-b": "server-names = a.example", "site.a_b": "server-names = b.example"},
+        "site.a_b: nginx's names have _ for -, and there is site.a-b",
+    ),
     ({"listen": ""}, "there is no address to listen on"),
     ({"server-names": "https://shop.example"}, "server-names must be a host name"),
     ({"server-names": "shop.example:80"}, "server-names must be a host name"),
