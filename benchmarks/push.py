@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A push by eggcrate and by skopeo to the same registry: times, bytes sent, memory.
+"""A push by eggcrate, skopeo and Docker to the same registry: times, bytes sent, memory.
 
 ::
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pickle
+import os
 import random
 import socket
 import subprocess
@@ -32,9 +32,12 @@ from benchmarks.builder import SECONDS, Line  # noqa: E402 - as above
 from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as above
 from eggcrate.image import layout, oci  # noqa: E402 - as above
 from eggcrate.image.layout import Image  # noqa: E402 - as above
-from eggcrate.image.plan import amount, bytes_file, merge, plan_layers  # noqa: E402 - as above
-from eggcrate.image.store import Store  # noqa: E402 - as above
+from eggcrate.image.plan import bytes_file, merge, plan_layers  # noqa: E402 - as above
+from eggcrate.image.progress import amount  # noqa: E402 - as above
+from eggcrate.image.store import Store, replacing  # noqa: E402 - as above
+from eggcrate.payload.site import Site  # noqa: E402 - as above
 from eggcrate.recipes import docker_image  # noqa: E402 - as above
+from eggcrate.settings import ImageSettings, document  # noqa: E402 - as above
 from eggcrate.tests import layers  # noqa: E402 - as above
 
 ROWS = {
@@ -51,8 +54,11 @@ def bytes_text(value: float) -> str:
 LINES = {
     "a": (
         Line("eggcrate", "a eggcrate", SECONDS),
-        Line("  of it the push, as in bin/buildout", "a inside", SECONDS),
+        Line("  in bin/buildout, which runs already", "a inside", SECONDS),
         Line("skopeo copy", "a skopeo", SECONDS, to="a eggcrate", least=1),
+        Line("docker push", "a docker", SECONDS, to="a eggcrate", least=1),
+        Line("eggcrate, to a tag that is new", "a new eggcrate", SECONDS),
+        Line("skopeo copy, to a tag that is new", "a new skopeo", SECONDS, to="a new eggcrate"),
         Line("bytes sent, eggcrate", "a bytes eggcrate", bytes_text, most=64_000),
         Line("bytes sent, skopeo", "a bytes skopeo", bytes_text, to="a bytes eggcrate"),
     ),
@@ -64,18 +70,25 @@ LINES = {
     ),
 }
 
-# What bin/image does once it knows the image: in a process of its own, as people call it.
+# What bin/image is, with a clock: in a process of its own, as people call it
 _PUSH = """
-import pathlib, pickle, sys, time
+import sys
 sys.path[:0] = {path!r}
+from eggcrate.console import main
+sys.exit(main("bin/image", *sys.argv[1:2], sys.argv[2:]))
+"""
+# What a push takes where Python runs already, as in bin/buildout
+_INSIDE = """
+import pathlib, sys, time
+sys.path[:0] = {path!r}
+import eggcrate.build
 from eggcrate.image.oci import parse
-from eggcrate.image.store import Store
-image = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
-reference = parse(sys.argv[2])
+from eggcrate.image.stored import stored
 began = time.monotonic()
 from eggcrate.transports import registry
+reference = parse(sys.argv[2])
 access = registry.Access(insecure=frozenset([reference.host]))
-registry.push(image, Store(pathlib.Path(sys.argv[3])), [reference], access=access)
+registry.push(stored(pathlib.Path(sys.argv[1], "oci")), [reference], access=access)
 print(time.monotonic() - began)
 """
 # Layers of the first image in MB, as those of an application on Debian's packages
@@ -84,11 +97,11 @@ _SIZES = (80, 60, 30, 20, 8, 2)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push took: seconds, peak of memory in bytes, and seconds without the start."""
+    """What a push took: seconds, peak of memory in bytes, and what it printed."""
 
     seconds: float
     memory: float
-    inside: float
+    printed: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -99,6 +112,16 @@ class Bench:
     store: Store
     random: random.Random
     figures: Figures
+    engine: layers.DockerEngine | None = None
+
+    def settings(self) -> None:
+        """Write what bin/image finds beside an image."""
+        nowhere = self.directory / "none"
+        site = Site(nowhere, nowhere, nowhere, nowhere, nowhere, nowhere, nowhere, (), ())
+        place = (oci.reference("acme/shop", "1"),)
+        platform = oci.Platform("linux", "amd64")
+        settings = ImageSettings(place, platform, site, (), "/", self.directory)
+        (self.directory / "settings.json").write_bytes(document(settings))
 
     def note(self, name: str, value: float) -> None:
         """Keep a figure of a run."""
@@ -122,15 +145,10 @@ class Bench:
             epoch=0,
         )
         layout.write_layout(image, self.store, self.directory / "oci")
-        # what bin/image knows of an image has no bytes of files in it
-        bare = dataclasses.replace(
-            image,
-            layers=tuple(
-                dataclasses.replace(layer, plan=dataclasses.replace(layer.plan, entries=()))
-                for layer in image.layers
-            ),
-        )
-        (self.directory / "image").write_bytes(pickle.dumps(bare))
+        if self.engine is not None:
+            with replacing(self.directory / "image.tar") as stream:
+                layout.write_archive(image, self.store, stream, 0)
+            self.engine.load(self.directory / "image.tar")
         return image
 
     def _content(self, size: int) -> bytes:
@@ -138,21 +156,23 @@ class Bench:
 
     def push(self, who: str, host: str, name: str) -> Pushed:
         """Push the last image to a repository."""
-        if who == "eggcrate":
-            path = docker_image._module_places()
-            words = [sys.executable, "-I", "-c", _PUSH.format(path=path)]
-            words += [str(self.directory / "image"), f"{host}/{name}", str(self.store.root)]
-        else:
-            words = [
-                "skopeo",
-                "copy",
-                "--quiet",
-                "--preserve-digests",
-                "--dest-tls-verify=false",
-            ]
-            words += [f"oci:{self.directory}/oci", f"docker://{host}/{name}"]
+        path = docker_image._module_places()
+        environ = dict(os.environ)
+        words = [sys.executable, "-I", "-c", _PUSH.format(path=path), str(self.directory)]
+        words += ["-q", "push", "--insecure", host, f"{host}/{name}"]
+        if who == "inside":
+            words[3:] = [_INSIDE.format(path=path), str(self.directory), f"{host}/{name}"]
+        elif who == "skopeo":
+            words = ["skopeo", "copy", "--quiet", "--preserve-digests"]
+            words += ["--dest-tls-verify=false", f"oci:{self.directory}/oci"]
+            words.append(f"docker://{host}/{name}")
+        elif who == "docker":
+            assert self.engine is not None
+            self.engine.cli("tag", "acme/shop:1", f"{host}/{name}")
+            environ = dict(self.engine.environ)
+            words = ["docker", "push", "--quiet", f"{host}/{name}"]
         began = images.settled()
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="ascii")
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="ascii", env=environ)
         peaks = [0]
         watch = threading.Thread(target=watch_memory, args=(process.pid, peaks))
         watch.start()
@@ -161,7 +181,7 @@ class Bench:
         watch.join()
         if process.returncode:
             raise BenchmarkError(f"{who} could not push")
-        return Pushed(seconds, max(peaks), float(output or 0))
+        return Pushed(seconds, max(peaks), output)
 
 
 def watch_memory(pid: int, peaks: list[int]) -> None:
@@ -228,22 +248,26 @@ def empty_registry() -> Iterator[str]:
 
 def changed(bench: Bench, runs: int) -> None:
     """Row a."""
+    everybody = ["eggcrate", "inside", "skopeo", *(["docker"] if bench.engine else [])]
     with empty_registry() as host, counting(host) as (counted_host, counted):
         bench.image(b"x")
+        for who in everybody:
+            bench.push(who, host, f"{who}:0")
         for who in ("eggcrate", "skopeo"):
-            for at in (host, counted_host):
-                bench.push(who, at, f"{who}:0")
+            bench.push(who, counted_host, f"{who}-counted:0")
         for run in range(1, runs + 1):
             say(f"row a, run {run}")
+            for who in everybody[:: 1 if run % 2 else -1]:
+                bench.image(bench.random.randbytes(5000))
+                pushed = bench.push(who, host, f"{who}:0")
+                inside = float(pushed.printed) if who == "inside" else pushed.seconds
+                bench.note(f"a {who}", inside)
             for who in turns(run):
                 bench.image(bench.random.randbytes(5000))
-                pushed = bench.push(who, host, f"{who}:{run}")
-                bench.note(f"a {who}", pushed.seconds)
-                if pushed.inside:
-                    bench.note("a inside", pushed.inside)
+                bench.note(f"a new {who}", bench.push(who, host, f"{who}:{run}").seconds)
                 bench.image(bench.random.randbytes(5000))
                 counted[0] = 0
-                bench.push(who, counted_host, f"{who}:{run}")
+                bench.push(who, counted_host, f"{who}-counted:0")
                 bench.note(f"a bytes {who}", counted[0])
 
 
@@ -275,8 +299,19 @@ def main() -> None:
             store = Store(directory / "store")
             numbers = random.Random()  # noqa: S311  (nothing secret: content that is new)
             bench = Bench(directory, store, numbers, figures)
-            for row in options.rows:
-                {"a": changed, "b": first}[row](bench, options.runs)
+            bench.settings()
+            engine = layers.DockerEngine("DOCKER_ENGINE", "docker.io")
+            if "a" in options.rows:
+                engine.setUp()
+            try:
+                if not engine.unavailable:
+                    bench.engine = engine
+                for row in options.rows:
+                    {"a": changed, "b": first}[row](bench, options.runs)
+                    # the second row has nothing to do with it
+                    bench.engine = None
+            finally:
+                engine.tearDown()
     except (AssertionError, BenchmarkError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")
     known = {

@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -344,6 +343,8 @@ def _verified(settings: ImageSettings, store: Store) -> int:
 
 
 def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
+    import shutil
+
     archive = settings.location / "image.tar"
     if options.file == "-" and sys.stdout.isatty():
         raise PlanError("an archive is nothing for a terminal", "name a file, or pipe it")
@@ -368,8 +369,8 @@ _ATTACHED = {
 
 
 def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.build import last, whole
     from eggcrate.image.oci import parse
+    from eggcrate.image.stored import stored
     from eggcrate.transports import registry
 
     wanted = [word for word in options.attach.split(",") if word]
@@ -389,22 +390,19 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
             if not options.quiet:
                 print(line, flush=True)
         return 0
-    each = settings.each()
-    images = [last(one, store) for one in each]
-    image = whole(settings, images, store)
+    image = stored(settings.location / "oci")
     access = registry.Access(
         insecure=frozenset((*settings.insecure_registries, *options.insecure)),
         token_hosts=frozenset((*settings.token_hosts, *options.token_host)),
         ca=pathlib.Path(options.ca) if options.ca else None,
     )
+    for sent in registry.push(image, references, access=access):
+        if not options.quiet:
+            print(registry.summary(sent), flush=True)
     with store.in_use():
-        near = image.base_repositories
-        for sent in registry.push(image, store, references, access=access, mount_from=near):
-            if not options.quiet:
-                print(registry.summary(sent), flush=True)
         for host, path in dict.fromkeys((item.host, item.path) for item in references):
             place = registry.Repository(host, path, access=access, writing=True)
-            for one, its in zip(each, images, strict=True):
+            for one, its in zip(settings.each(), image.images or (image,), strict=True):
                 for word in wanted:
                     format_, media_type = _ATTACHED[word]
                     document = _document(one, store, format_)
@@ -415,8 +413,8 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
 
 
 def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.image.layout import stored
-    from eggcrate.image.plan import amount
+    from eggcrate.image.progress import amount
+    from eggcrate.image.stored import stored
     from eggcrate.transports.engine import Engine, default_host
 
     image = stored(settings.location / "oci")
@@ -434,7 +432,7 @@ def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
 
 
 def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.image.layout import stored
+    from eggcrate.image.stored import stored
     from eggcrate.payload import settings as runtime
     from eggcrate.transports import container
     from eggcrate.transports.engine import Engine, default_host

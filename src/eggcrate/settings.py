@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
-import platform as machine_platform
 import types
 import typing
 from typing import Any
@@ -25,7 +25,7 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "p
 
 def this_platform() -> Platform:
     """The platform of this machine."""
-    machine = machine_platform.machine()
+    machine = os.uname().machine
     return Platform("linux", _MACHINES.get(machine, machine))
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -33,6 +33,7 @@ from eggcrate.image.plan import (
 )
 from eggcrate.image.progress import progress
 from eggcrate.image.store import Store, replacing, sha256, write_if_changed
+from eggcrate.image.stored import NO_IMAGE, blob_name, read_document
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,6 @@ class Image:
     base_digest: str = ""
 
     @property
-    def images(self) -> tuple[Image, ...]:
-        """Those of its platforms: this one."""
-        return (self,)
-
-    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every blob, each once, in the order of their digests."""
         found = {
@@ -75,12 +71,6 @@ class Image:
             )
         }
         return tuple(found[digest] for digest in sorted(found))
-
-    @property
-    def base_repositories(self) -> tuple[str, ...]:
-        """Where the base's layers are to be had: HOST/PATH, or nothing."""
-        host, slash, path = self.base_name.partition("@")[0].partition("/")
-        return (f"{host}/{path.partition(':')[0]}",) if slash else ()
 
     @property
     def size(self) -> int:
@@ -107,12 +97,6 @@ class ImageIndex:
         found = {blob.digest: blob for image in self.images for blob in image.blobs}
         found[self.manifest.digest] = self.manifest
         return tuple(found[digest] for digest in sorted(found))
-
-    @property
-    def base_repositories(self) -> tuple[str, ...]:
-        """Where the bases' layers are to be had: HOST/PATH."""
-        places = (place for image in self.images for place in image.base_repositories)
-        return tuple(dict.fromkeys(places))
 
     @property
     def size(self) -> int:
@@ -257,16 +241,12 @@ def _docker_manifest(image: Image | ImageIndex) -> bytes:
     image = image if isinstance(image, Image) else image.default
     value = [
         {
-            "Config": _blob_name(image.config),
+            "Config": blob_name(image.config),
             "RepoTags": [str(reference) for reference in image.references],
-            "Layers": [_blob_name(layer.descriptor) for layer in image.layers],
+            "Layers": [blob_name(layer.descriptor) for layer in image.layers],
         }
     ]
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _blob_name(descriptor: Descriptor) -> str:
-    return f"blobs/{descriptor.digest.replace(':', '/', 1)}"
 
 
 def is_layout_of(image: Image | ImageIndex, root: pathlib.Path) -> bool:
@@ -274,7 +254,7 @@ def is_layout_of(image: Image | ImageIndex, root: pathlib.Path) -> bool:
     try:
         return all(
             (root / name).read_bytes() == data for name, data in _documents(image).items()
-        ) and all((root / _blob_name(blob)).stat().st_size == blob.size for blob in image.blobs)
+        ) and all((root / blob_name(blob)).stat().st_size == blob.size for blob in image.blobs)
     except OSError:
         return False
 
@@ -283,12 +263,12 @@ def layer_names(root: pathlib.Path) -> list[str]:
     """What the layers of the image in a layout are called, as its config's history says."""
     try:
         manifest = _manifest(root)
-        history = _read_blob(root, manifest["config"]["digest"])["history"]
+        history = read_document(root, manifest["config"]["digest"])["history"]
         words = [item.get("created_by", "") for item in history]
         return [
             text.removeprefix(_CREATED_BY) for text in words if text.startswith(_CREATED_BY)
         ]
-    except _NO_IMAGE:
+    except NO_IMAGE:
         return []
 
 
@@ -296,28 +276,20 @@ def layer_digests(root: pathlib.Path) -> set[str]:
     """The digests of the layers of the image in a layout; none where there is no image."""
     try:
         return {layer["digest"] for layer in _manifest(root)["layers"]}
-    except _NO_IMAGE:
+    except NO_IMAGE:
         return set()
-
-
-# what reading a layout raises that is not there, or not whole
-_NO_IMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def _manifest(root: pathlib.Path) -> Any:
     index = json.loads((root / "index.json").read_bytes())
-    return _read_blob(root, index["manifests"][0]["digest"])
-
-
-def _read_blob(root: pathlib.Path, digest: str) -> Any:
-    return json.loads((root / "blobs" / digest.replace(":", "/", 1)).read_bytes())
+    return read_document(root, index["manifests"][0]["digest"])
 
 
 def check_layout(image: Image, root: pathlib.Path) -> None:
     """Nothing, when the layout at ``root`` holds every blob of the image, undamaged."""
     errors = []
     for blob in image.blobs:
-        path = root / _blob_name(blob)
+        path = root / blob_name(blob)
         try:
             with path.open("rb") as stream:
                 good = f"sha256:{sha256(stream)}" == blob.digest
@@ -340,7 +312,7 @@ def write_layout(image: Image | ImageIndex, store: Store, root: pathlib.Path) ->
     """
     blobs = root / "blobs" / "sha256"
     for blob in image.blobs:
-        target = root / _blob_name(blob)
+        target = root / blob_name(blob)
         if not target.is_file() or target.stat().st_size != blob.size:
             with replacing(target) as stream:
                 store.write_to(blob.digest, blob.size, stream)
@@ -374,88 +346,12 @@ def write_archive(
     for name in ("blobs", "blobs/sha256"):
         write(tar_header(directory(name, group="", reason=""), epoch))
     for blob in image.blobs:
-        write(tar_header(_member(_blob_name(blob), blob.size), epoch))
+        write(tar_header(_member(blob_name(blob), blob.size), epoch))
         store.write_to(blob.digest, blob.size, stream)
         length += blob.size
         write(bytes(-length % BLOCKSIZE))
     write(bytes(2 * BLOCKSIZE))
     write(bytes(-length % RECORDSIZE))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
-    """The image of a layout at ``root``, as its documents say; no blob has been read.
-
-    ``layers`` and ``diff_ids`` are in the same order.
-    """
-
-    root: pathlib.Path
-    references: tuple[str, ...]
-    manifest: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    diff_ids: tuple[str, ...]
-
-    def open(self, blob: Descriptor) -> BinaryIO:
-        """The bytes of a blob."""
-        try:
-            return (self.root / _blob_name(blob)).open("rb")
-        except OSError as error:
-            raise PlanError(
-                f"{self.root / _blob_name(blob)} can't be read: {error.strerror}",
-                "remove the directory, and build again",
-            ) from error
-
-    def docker_archive(self, known: int = 0) -> Iterator[bytes]:
-        """The archive that ``docker load`` reads, piece by piece.
-
-        The first ``known`` layers are named in it, and their bytes are not there.
-        """
-        value = [
-            {
-                "Config": _blob_name(self.config),
-                "RepoTags": list(self.references),
-                "Layers": [_blob_name(layer) for layer in self.layers],
-            }
-        ]
-        manifest = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-        yield tar_header(_member("manifest.json", len(manifest)), 0)
-        yield manifest + bytes(-len(manifest) % BLOCKSIZE)
-        left_out = {layer.digest for layer in self.layers[:known]}
-        for blob in dict.fromkeys((self.config, *self.layers)):
-            if blob.digest in left_out:
-                continue
-            yield tar_header(_member(_blob_name(blob), blob.size), 0)
-            with self.open(blob) as stream:
-                while data := stream.read(1 << 20):
-                    yield data
-            yield bytes(-blob.size % BLOCKSIZE)
-        yield bytes(2 * BLOCKSIZE)
-
-
-def stored(root: pathlib.Path) -> Stored:
-    """The image of the layout at ``root``."""
-    try:
-        entries = json.loads((root / "index.json").read_bytes())["manifests"]
-        described = entries[0]
-        manifest = _read_blob(root, described["digest"])
-        config = _read_blob(root, manifest["config"]["digest"])
-        return Stored(
-            root,
-            tuple(
-                entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries
-            ),
-            _descriptor(described),
-            _descriptor(manifest["config"]),
-            tuple(map(_descriptor, manifest["layers"])),
-            tuple(map(str, config["rootfs"]["diff_ids"])),
-        )
-    except _NO_IMAGE as error:
-        raise PlanError(f"there is no image at {root}", "build it first") from error
-
-
-def _descriptor(value: Mapping[str, Any]) -> Descriptor:
-    return Descriptor(str(value["mediaType"]), str(value["digest"]), int(value["size"]))
 
 
 def _member(name: str, size: int) -> FileEntry:

@@ -243,6 +243,12 @@ def parse(text: str) -> Reference:
     return reference(name, tag)
 
 
+def repository(name: str) -> str:
+    """The ``HOST/PATH`` of a reference that has both; empty for what is none."""
+    host, slash, path = name.partition("@")[0].partition("/")
+    return f"{host}/{path.partition(':')[0]}" if slash else ""
+
+
 def reference(name: str, tag: str) -> Reference:
     """The reference of a repository's name and a tag, as engines understand them.
 

@@ -296,18 +296,6 @@ def printable(text: str) -> str:
     )
 
 
-def amount(size: int) -> str:
-    """A number of bytes for people, in decimal units: ``12 kB``, ``8.4 MB``."""
-    if abs(size) < 1000:
-        return f"{size} byte{'' if abs(size) == 1 else 's'}"
-    value = float(size)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if abs(value) < 999.5 or unit == "GB":
-            break
-    return f"{value:.1f} {unit}" if abs(value) < 9.95 else f"{value:.0f} {unit}"
-
-
 def resolve(path: str, tree: Mapping[str, FileEntry], *, last: bool = False) -> str:
     """Where ``path`` really lies in ``tree``: symbolic links on the way are followed.
 

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from eggcrate.image import oci
 from eggcrate.image.layout import Image
 from eggcrate.image.plan import FileEntry, FileType, printable, resolve
 
@@ -92,7 +93,7 @@ def _base(image: Image) -> Iterator[Component]:
     """The base image; nothing is said of what is in it."""
     if not image.base_digest:
         return
-    name = "".join(image.base_repositories) or "base"
+    name = oci.repository(image.base_name) or "base"
     where = {"repository_url": name} if image.base_name else None
     purl = _purl("oci", name.rpartition("/")[2], image.base_digest, where)
     digest = _hex(image.base_digest)

@@ -11,8 +11,6 @@ import json
 import marshal
 import os
 import pathlib
-import secrets
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -24,7 +22,7 @@ LEFTOVER = ".eggcrate-tmp-"
 
 
 def _temporary(directory: pathlib.Path) -> pathlib.Path:
-    return directory / f"{LEFTOVER}{os.getpid()}-{secrets.token_hex(6)}"
+    return directory / f"{LEFTOVER}{os.getpid()}-{os.urandom(6).hex()}"
 
 
 @contextlib.contextmanager
@@ -83,6 +81,8 @@ def remove(path: pathlib.Path) -> bool:
     """Whether the file or directory is gone now, with nothing left under its name."""
     try:
         if path.is_dir() and not path.is_symlink():
+            import shutil  # which nothing but this needs
+
             # what is half removed must not look like a whole one, whenever this is killed
             path = path.rename(_temporary(path.parent))
             shutil.rmtree(path, ignore_errors=True)

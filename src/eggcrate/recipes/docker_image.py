@@ -23,7 +23,6 @@ from eggcrate.recipes.boundary import user_errors
 
 if TYPE_CHECKING:
     from eggcrate.dockerfile import Buildout
-    from eggcrate.image.layout import Image, ImageIndex
     from eggcrate.image.oci import Platform
     from eggcrate.image.store import Store
     from eggcrate.payload.site import Include, Part, Site
@@ -120,7 +119,7 @@ class Recipe:
     update = install
 
     def _build(self) -> None:
-        from eggcrate.build import build, summary, whole
+        from eggcrate.build import build, summary
         from eggcrate.image.store import Store, default_root, write_if_changed
         from eggcrate.settings import document
 
@@ -157,24 +156,22 @@ class Recipe:
         if archive.is_relative_to(here):
             archive = archive.relative_to(here)
         self._logger.info("docker load -i %s", archive)
-        self._push(settings, whole(settings, [one.image for one in outcomes], store), store)
+        self._push(settings)
 
-    def _push(self, settings: ImageSettings, image: Image | ImageIndex, store: Store) -> None:
+    def _push(self, settings: ImageSettings) -> None:
         """Send the image where ``push`` says; what can't be sent is there all the same."""
         if not self._pushes(settings):
             return
+        from eggcrate.image.stored import stored
         from eggcrate.transports import registry
 
         access = registry.Access(
             insecure=frozenset(settings.insecure_registries),
             token_hosts=frozenset(settings.token_hosts),
         )
-        with store.in_use():
-            near = image.base_repositories
-            for sent in registry.push(
-                image, store, settings.push, access=access, mount_from=near
-            ):
-                self._logger.info("%s", registry.summary(sent))
+        image = stored(settings.location / "oci")
+        for sent in registry.push(image, settings.push, access=access):
+            self._logger.info("%s", registry.summary(sent))
 
     def _pushes(self, settings: ImageSettings) -> bool:
         if settings.push and settings.offline:

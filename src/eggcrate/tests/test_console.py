@@ -111,7 +111,6 @@ class Words(unittest.TestCase):
             ("diff",),
             ("report",),
             ("verify",),
-            ("push",),
             ("sbom",),
             ("rebase",),
             ("settings",),
@@ -123,6 +122,12 @@ class Words(unittest.TestCase):
                 f"bin/image: the cache does not know the image at {self.location}; build it, "
                 "with bin/buildout or with the command build\n",
             )
+
+    def test_there_is_nothing_to_push(self) -> None:
+        self.assertEqual(
+            self.run_main("push"),
+            (1, "", f"bin/image: there is no image at {self.location}/oci; build it first\n"),
+        )
 
     def test_there_is_nothing_to_save(self) -> None:
         code, _, said = self.run_main("save", os.fspath(self.root / "copy.tar"))

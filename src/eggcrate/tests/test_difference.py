@@ -17,12 +17,12 @@ from eggcrate.image.plan import (
     FileEntry,
     FileType,
     LayerPlan,
-    amount,
     bytes_file,
     directory,
     merge,
     symlink,
 )
+from eggcrate.image.progress import amount
 from eggcrate.image.store import Store
 
 

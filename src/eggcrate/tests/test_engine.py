@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from eggcrate.errors import EggcrateError, PlanError, TransportError
-from eggcrate.image.layout import Stored, make_image, stored, write_layout
+from eggcrate.image.layout import make_image, write_layout
 from eggcrate.image.oci import RuntimeConfig, reference
 from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers
 from eggcrate.image.store import Store
+from eggcrate.image.stored import Stored, stored
 from eggcrate.settings import this_platform
 from eggcrate.tests import layers
 from eggcrate.transports import engine as module

@@ -6,16 +6,25 @@ import hashlib
 import io
 import json
 import pathlib
+import secrets
+import shutil
+import subprocess
 import tarfile
 import tempfile
 import unittest
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from eggcrate.errors import PlanError
 from eggcrate.image import oci
 from eggcrate.image.layers import Layer
-from eggcrate.image.layout import Image, make_image, write_archive, write_layout
+from eggcrate.image.layout import (
+    Image,
+    check_layout,
+    make_image,
+    write_archive,
+    write_layout,
+)
 from eggcrate.image.oci import Healthcheck, Platform, Reference, RuntimeConfig, reference
 from eggcrate.image.plan import (
     FileEntry,
@@ -27,7 +36,11 @@ from eggcrate.image.plan import (
     symlink,
 )
 from eggcrate.image.store import Store, replacing
+from eggcrate.tests import layers
 from eggcrate.tests.validator import validate
+
+LOADERS = layers.Layer("LOADERS", "docker.io podman skopeo")
+LOADERS.__bases__ = (layers.DOCKER_ENGINE, layers.PODMAN)
 
 EPOCH = 315_532_800
 NAMES = (reference("acme/shop", "1"), reference("acme/shop", "latest"))
@@ -252,6 +265,82 @@ class Archive(Scratch):
         with self.assertRaises(PlanError):
             self.archive(self.make(entries()))
         self.assertTrue((self.root / "image.tar").is_dir())
+
+
+class Damaged(Scratch):
+    """E10: an archive that is cut off, or whose layer, config or diff id is another one."""
+
+    layer = LOADERS
+
+    def damages(self) -> Iterator[tuple[str, pathlib.Path]]:
+        """Archives, each of content that no loader has seen."""
+        for what in ("cut off", "flipped", "missing", "diff id"):
+            salt = secrets.token_hex(8).encode()
+            image = self.make(entries(salt * 1000), compression="none", names=NAMES[:1])
+            (layer,) = (
+                one
+                for one in image.layers
+                if any(entry.data and salt in entry.data for entry in one.plan.entries)
+            )
+            damaged = layer.descriptor.digest.partition(":")[2]
+            archive = self.archive(image)
+            changed = self.root / f"{what.replace(' ', '-')}.tar"
+            if what == "cut off":
+                data = archive.read_bytes()
+                changed.write_bytes(data[: len(data) * 2 // 3])
+            else:
+                with tarfile.open(archive) as old, tarfile.open(changed, "w") as new:
+                    for member in old:
+                        stream = old.extractfile(member)
+                        data = stream.read() if stream else b""
+                        if what == "flipped":
+                            data = data.replace(salt, salt[::-1], 1)
+                        elif what == "missing" and member.name.endswith(damaged):
+                            continue
+                        elif what == "diff id" and b'"diff_ids"' in data:
+                            data = data.replace(layer.diff_id.encode(), b"sha256:" + b"0" * 64)
+                        new.addfile(member, io.BytesIO(data))
+            yield what, changed
+
+    def test_everybody_refuses_them(self) -> None:
+        engines = [layers.DOCKER_ENGINE, layers.PODMAN]
+        for engine in engines:
+            engine.require(self)
+        if not shutil.which("skopeo"):
+            layers.skip(self, "skopeo is not here; apt-get install skopeo")
+        whole = self.archive(self.make(entries(secrets.token_bytes(9)), names=NAMES[:1]))
+        for number, (what, archive) in enumerate((("whole", whole), *self.damages())):
+            copy = f"oci:{self.root}/copy{number}:1"
+            skopeo = ["skopeo", "copy", "--quiet", f"oci-archive:{archive}", copy]
+            done = subprocess.run(skopeo, capture_output=True, check=False)
+            with self.subTest(what, loader="skopeo"):
+                self.assertEqual(done.returncode == 0, what == "whole", done.stderr)
+            for engine in engines:
+                with self.subTest(what, loader=engine.__name__):
+                    if what == "whole":
+                        engine.load(archive)
+                    else:
+                        self.assertRaises(AssertionError, engine.load, archive)
+
+
+class Checked(Scratch):
+    """E10, as our own verify sees it."""
+
+    def test_a_blob_that_is_damaged_is_named(self) -> None:
+        image = self.make(entries())
+        root = self.layout(image)
+        check_layout(image, root)
+        for blob in image.blobs:
+            path = root / "blobs" / blob.digest.replace(":", "/")
+            data = path.read_bytes()
+            for damaged in (data[:-1], data + b"x", data[:-1] + bytes([data[-1] ^ 1]), None):
+                if damaged is None:
+                    path.unlink()
+                else:
+                    path.write_bytes(damaged)
+                with self.assertRaisesRegex(PlanError, f"^{path} is not what its name says; "):
+                    check_layout(image, root)
+            path.write_bytes(data)
 
 
 class TheValidator(Scratch):

@@ -22,10 +22,11 @@ from unittest import mock
 
 from eggcrate.errors import EggcrateError, TransportError
 from eggcrate.image import oci
-from eggcrate.image.layout import Image, ImageIndex, index_of, make_image
-from eggcrate.image.oci import Descriptor, Platform, Reference
+from eggcrate.image.layout import Image, ImageIndex, index_of, make_image, write_layout
+from eggcrate.image.oci import Descriptor, Reference
 from eggcrate.image.plan import bytes_file, merge, plan_layers
 from eggcrate.image.store import Store
+from eggcrate.image.stored import Stored, stored
 from eggcrate.tests import layers
 from eggcrate.tests.fake_registry import (
     FakeRegistry,
@@ -38,7 +39,7 @@ from eggcrate.tests.fake_registry import (
 )
 from eggcrate.transports import connection, registry
 from eggcrate.transports.connection import Access, Limits
-from eggcrate.transports.registry import Repository
+from eggcrate.transports.registry import Repository, Sent
 
 QUICK = Limits(connect=2, stall=0.4, total=20, tries=3, pause=0.01, longest_wait=0.2)
 CANARY = "canary-8Zr3-password"
@@ -47,7 +48,7 @@ PATH = "acme/shop"
 BLOB = bytes(range(256)) * 400
 
 
-def image_of(store: Store, *contents: bytes) -> Image:
+def made_of(store: Store, *contents: bytes, architecture: str = "amd64") -> Image:
     """An image with a layer for each of these contents."""
     entries = [
         bytes_file(f"srv/{group}", content, group=group, reason="t")
@@ -55,13 +56,25 @@ def image_of(store: Store, *contents: bytes) -> Image:
     ]
     return make_image(
         plan_layers(merge(entries), 12),
-        platform=oci.Platform("linux", "amd64"),
+        platform=oci.Platform("linux", architecture),
         runtime=oci.RuntimeConfig(),
-        references=(),
+        references=(oci.reference("acme/shop", "1"),),
         store=store,
         compression="none",
         epoch=0,
     )
+
+
+def image_of(store: Store, *contents: bytes) -> Stored:
+    """The same, in a layout of its own."""
+    return kept(made_of(store, *contents), store)
+
+
+def kept(image: Image | ImageIndex, store: Store) -> Stored:
+    """The image in a layout of its own."""
+    layout = store.root.with_name(image.manifest.digest.replace(":", "-"))
+    write_layout(image, store, layout)
+    return stored(layout)
 
 
 class Scratch(unittest.TestCase):
@@ -133,13 +146,9 @@ class Scratch(unittest.TestCase):
     def reference(self, tag: str = "1", path: str = PATH) -> Reference:
         return Reference(self.host, path, tag)
 
-    def push(
-        self, image: Image | ImageIndex, *references: Reference, **options: Any
-    ) -> list[registry.Sent]:
+    def push(self, image: Stored, *references: Reference, **options: Any) -> list[Sent]:
         access = options.pop("access", None) or self.access()
-        return registry.push(
-            image, self.store, references or (self.reference(),), access=access, **options
-        )
+        return registry.push(image, references or (self.reference(),), access=access, **options)
 
 
 class Pulls(Scratch):
@@ -678,17 +687,14 @@ class Pushes(Scratch):
         self.assertLess(sent.bytes, 2000)
         self.assertRegex(
             registry.summary(sent),
-            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ "
-            r"\(\d+ bytes sent, 2 of 2 layers there",
+            rf"^pushed {self.host}/acme/shop:1 sha256:\w+ \(\d+ bytes sent, 2 of 2 layers ",
         )
 
     def test_several_platforms_are_one_image(self) -> None:
         """Blobs, the manifests of the platforms, and the index under its tag last."""
-        other = dataclasses.replace(
-            image_of(self.store, b"other", b"large" * 100_000),
-            platform=Platform("linux", "arm64"),
-        )
-        both = index_of([self.image, other], self.image, self.store)
+        one = made_of(self.store, b"small", b"large" * 100_000)
+        other = made_of(self.store, b"other", b"large" * 100_000, architecture="arm64")
+        both = kept(index_of([one, other], one, self.store), self.store)
         (sent,) = self.push(both, parallel=1)
         puts = [what for what in self.asked() if what.startswith("PUT manifests/")]
         self.assertEqual(puts, ["PUT manifests/x", "PUT manifests/x", "PUT manifests/1"])
@@ -699,7 +705,7 @@ class Pushes(Scratch):
         self.assertEqual(descriptor, both.manifest)
         self.assertEqual(
             [(item["digest"], item["platform"]) for item in json.loads(data)["manifests"]],
-            [(one.manifest.digest, one.platform.as_json()) for one in (self.image, other)],
+            [(each.manifest.digest, each.platform.as_json()) for each in (one, other)],
         )
         self.asked()
         (sent,) = self.push(both, parallel=1)
@@ -737,6 +743,9 @@ class Pushes(Scratch):
         ]
         self.assertEqual(self.asked(), asked)
         self.assertEqual(first.count("HEAD blobs/x"), 3)
+        self.push(changed, self.reference("3"), self.reference("1"))
+        asked = ["GET manifests/3", "GET manifests/1", "PUT manifests/3", "HEAD manifests/3"]
+        self.assertEqual(self.asked(), [*asked, *tag])
 
     def test_a_registry_that_has_lost_a_blob_is_given_it(self) -> None:
         self.push(self.image)
@@ -773,19 +782,42 @@ class Pushes(Scratch):
         self.assertEqual((first.layers_there, second.layers_there), (0, 2))
         self.assertEqual(self.there("1", "other"), self.image.manifest.digest)
 
-    def test_what_the_store_lacks_is_mounted_or_fetched(self) -> None:
+    def test_what_can_be_mounted_is_not_sent(self) -> None:
+        """E4, from a repository that is named, and from that of the base."""
         layer = max(self.image.blobs, key=lambda blob: blob.size)
-        data = self.store.blob(layer.digest).read_bytes()
-        self.store.blob(layer.digest).unlink()
-        self.server.put("base", data)
-        self.push(self.image, mount_from=[f"{self.host}/base", "elsewhere.example/base"])
-        self.assertEqual(self.there(), self.image.manifest.digest)
-        del self.server.blobs[PATH]
+        with self.image.open(layer) as stream:
+            self.server.put("base", stream.read())
+        for name, near in (("", (f"{self.host}/base", "elsewhere.example/base")),
+                           (f"{self.host}/base:1@sha256:x", ())):  # fmt: skip
+            self.server.blobs.pop(PATH, None)
+            image = dataclasses.replace(self.image, base_name=name)
+            (sent,) = self.push(image, mount_from=near)
+            self.assertEqual(self.there(), self.image.manifest.digest)
+            self.assertEqual(sent.layers_there, 1)
 
-        def missing(blob: Descriptor) -> None:
-            self.assertEqual(self.store.put(data), blob.digest)
+    def test_what_is_damaged_here_is_said(self) -> None:
+        layer = max(self.image.blobs, key=lambda blob: blob.size)
+        path = self.image.root / "blobs" / layer.digest.replace(":", "/")
+        data = path.read_bytes()
+        for damaged in (data[:-1], data[:-1] + b"!", data + b"x"):
+            path.write_bytes(damaged)
+            self.assertEqual(
+                self.complaint(lambda: self.push(self.image)),
+                f"{path} is not what its name says; remove the directory, and build again",
+            )
+        path.unlink()
+        text = self.complaint(lambda: self.push(self.image))
+        self.assertIn(f"{path} can't be read: No such file or directory", text)
+        self.assertEqual(self.server.manifests, {})
 
-        self.push(self.image, missing=missing)
+    def test_an_image_that_is_replaced_while_it_is_sent(self) -> None:
+        def replaced(handler: Handler) -> bool:
+            for path in (self.image.root / "blobs/sha256").iterdir():
+                path.unlink()
+            return False
+
+        self.server.fault("POST", "/uploads/", replaced, 1)
+        self.push(self.image)
         self.assertEqual(self.there(), self.image.manifest.digest)
 
     def test_e1_a_retry_sends_what_is_not_there(self) -> None:
@@ -1048,9 +1080,7 @@ class Networks(Scratch):
         self.assertIn(f"sends us to http://{self.host}/v2/x, which is not HTTPS", text)
         image = image_of(self.store, b"x")
         text = self.complaint(
-            lambda: registry.push(
-                image, self.store, [Reference(server.host, PATH, "1")], access=access
-            )
+            lambda: registry.push(image, [Reference(server.host, PATH, "1")], access=access)
         )
         self.assertIn("wants an upload without TLS, at http://127.0.0.1; have the proxy", text)
         self.assertEqual(self.server.requests, [])

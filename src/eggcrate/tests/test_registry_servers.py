@@ -16,9 +16,9 @@ from unittest import mock
 
 from eggcrate.errors import TransportError
 from eggcrate.image import oci
-from eggcrate.image.layout import Image
 from eggcrate.image.oci import Descriptor, Reference
 from eggcrate.image.store import Store
+from eggcrate.image.stored import Stored
 from eggcrate.tests import layers
 from eggcrate.tests.test_registry import image_of
 from eggcrate.transports import registry
@@ -57,9 +57,9 @@ class Server(unittest.TestCase):
     def reference(self, tag: str = "1") -> Reference:
         return Reference(self.host, self.path, tag)
 
-    def push(self, image: Image | None = None, *tags: str) -> registry.Sent:
+    def push(self, image: Stored | None = None, *tags: str) -> registry.Sent:
         references = [self.reference(tag) for tag in tags or ("1",)]
-        (sent,) = registry.push(image or self.image, self.store, references, access=self.access)
+        (sent,) = registry.push(image or self.image, references, access=self.access)
         return sent
 
     def pulled(self, tag: str = "1", path: str = "") -> tuple[Descriptor, list[Descriptor]]:
@@ -112,7 +112,7 @@ class Open(Server):
         self.assertEqual(index["manifests"][0]["digest"], self.image.manifest.digest)
         told = json.loads(self.skopeo("inspect", "--tls-verify=false", name))
         self.assertEqual(told["Digest"], self.image.manifest.digest)
-        self.assertEqual(told["Layers"], [one.descriptor.digest for one in self.image.layers])
+        self.assertEqual(told["Layers"], [one.digest for one in self.image.layers])
 
     def test_we_pull_what_skopeo_pushes(self) -> None:
         self.push()
@@ -138,7 +138,7 @@ class Open(Server):
         for source, there in ((base, 2), (f"{self.host}/nowhere", 0)):
             reference = Reference(self.host, f"{self.path}-{there}", "1")
             (sent,) = registry.push(
-                self.image, self.store, [reference], access=self.access, mount_from=[source]
+                self.image, [reference], access=self.access, mount_from=[source]
             )
             self.assertEqual(sent.layers_there, there)
             self.assertEqual(self.pulled(path=reference.path)[0], self.image.manifest)

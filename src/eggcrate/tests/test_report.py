@@ -27,12 +27,12 @@ from eggcrate.image.plan import (
     BuildPlan,
     FileEntry,
     LayerPlan,
-    amount,
     bytes_file,
     directory,
     merge,
     symlink,
 )
+from eggcrate.image.progress import amount
 from eggcrate.image.report import Box, blocks, file_type, report, share, squarify
 from eggcrate.image.store import Store
 from eggcrate.tests import layers

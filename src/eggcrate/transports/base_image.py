@@ -24,7 +24,8 @@ from eggcrate.errors import EggcrateError, SettingsError, TransportError
 from eggcrate.image import oci
 from eggcrate.image.compression import SUFFIX, faults, plain
 from eggcrate.image.oci import Descriptor, Platform
-from eggcrate.image.plan import BASE, FileEntry, FileType, amount, directory, printable
+from eggcrate.image.plan import BASE, FileEntry, FileType, directory, printable
+from eggcrate.image.progress import amount
 from eggcrate.image.store import Store
 
 if TYPE_CHECKING:
@@ -746,6 +747,8 @@ def _daemon(name: str) -> Iterator[Any]:
     try:
         import docker
         import docker.errors
+
+        from eggcrate.transports.engine import reach
     except ImportError as error:
         raise TransportError(
             f"base = {name}: the Docker Engine can't be asked without its SDK",
@@ -753,6 +756,7 @@ def _daemon(name: str) -> Iterator[Any]:
             "save the image and use docker-archive:",
         ) from error
     try:
+        reach(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
         client = docker.from_env()
         with contextlib.closing(client):
             yield client

@@ -11,8 +11,6 @@ import logging
 import os
 import pathlib
 import re
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -176,6 +174,10 @@ def _ask(file: pathlib.Path, helper: Any, server: str, limit: float) -> Credenti
             f"{file} names a credential helper that can't be the name of a program",
             "mend credsStore and credHelpers: docker-credential-NAME stands there as NAME",
         )
+    # most files name no helper
+    import signal
+    import subprocess
+
     program = f"docker-credential-{helper}"
     try:
         process = subprocess.Popen(

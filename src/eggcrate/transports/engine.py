@@ -24,9 +24,9 @@ from typing import Any, Protocol
 
 from eggcrate.errors import EggcrateError, TransportError
 from eggcrate.image.layers import BLOCKSIZE, tar_header
-from eggcrate.image.layout import Stored
 from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.progress import status
+from eggcrate.image.stored import Stored
 
 logger = logging.getLogger(__name__)
 
@@ -597,6 +597,7 @@ def _client(host: str) -> Any:
             "install it beside zc.buildout, .venv/bin/python -m pip install docker, and run "
             "bin/buildout, which writes bin/image anew",
         ) from error
+    reach(host)
     tls: Any = False
     if os.environ.get("DOCKER_TLS_VERIFY") and host.startswith("tcp://"):
         place = pathlib.Path(
@@ -630,6 +631,16 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def reach(host: str) -> None:
+    """Nothing, when somebody listens at a ``unix://`` address; OSError when nobody does.
+
+    The docker SDK would leave the socket open with which it has found that out.
+    """
+    if host.startswith("unix://"):
+        with contextlib.closing(_Connection(host.removeprefix("unix://"))) as probe:
+            probe.connect()
 
 
 class _Socket:

@@ -22,11 +22,10 @@ from typing import Any, BinaryIO
 
 from eggcrate.errors import TransportError
 from eggcrate.image import oci
-from eggcrate.image.layout import Image, ImageIndex
 from eggcrate.image.oci import Descriptor, Reference
-from eggcrate.image.plan import amount
-from eggcrate.image.progress import progress
+from eggcrate.image.progress import amount, progress
 from eggcrate.image.store import Store
+from eggcrate.image.stored import Stored
 from eggcrate.transports.connection import (
     PASSING,
     Access,
@@ -846,47 +845,52 @@ def _check_descriptor(item: Any, name: str) -> None:
 
 
 def push(
-    image: Image | ImageIndex,
-    store: Store,
+    image: Stored,
     references: Sequence[Reference],
     *,
     access: Access | None = None,
     mount_from: Sequence[str] = (),
     parallel: int = 4,
-    missing: Callable[[Descriptor], None] | None = None,
 ) -> list[Sent]:
     """Have the image under all these references; what each repository was sent.
 
-    First every blob is everywhere, then the manifests of an index, and in several repositories
-    the image's own under its digest; tags come last, so that none ever has half an image.
-    ``mount_from`` are repositories (``HOST/PATH``) that may have blobs already; those that the
-    store lacks, and that can't be mounted, are fetched by ``missing``.
+    First every blob is everywhere, then the manifests that an index names, and where there are
+    several repositories the image's own under its digest; tags come last, so that none ever
+    has half an image.  ``mount_from`` are repositories (``HOST/PATH``) that may have blobs
+    already, beside those of its base.
     """
     stop = threading.Event()
     places: dict[tuple[str, str], list[Reference]] = {}
     for reference in references:
         places.setdefault((reference.host, reference.path), []).append(reference)
-    known = [name.partition("/")[::2] for name in mount_from]
+    near = (oci.repository(image.base_name), *mount_from)
+    known = [name.partition("/")[::2] for name in near]
+    documents = {}
+    for manifest in (image.manifest, *(one.manifest for one in image.images)):
+        with image.open(manifest) as stream:
+            documents[manifest] = stream.read()
     pushes = []
     for (host, path), names in places.items():
         sources = [other for at, other in (*known, *places) if at == host and other != path]
         repository = Repository(
             host, path, access=access, writing=True, sources=sources, stop=stop
         )
-        one = _Push(repository, image, store, names, stop, parallel, missing)
-        one.send(repository.blobs_of(names[0].tag))
+        one = _Push(repository, image, names, stop, parallel)
+        # one tag may be new, as 1.4.1 is, and another one have the image before this
+        found = (repository.blobs_of(name.tag) for name in names)
+        one.send(next(filter(None, found), frozenset()))
         pushes.append(one)
     # an index is taken when what it names is there
-    first = [one.manifest for one in image.images if one is not image]
+    first = [one.manifest for one in image.images]
     if len(pushes) > 1:
         # where one does not take it, the tags of all stay as they are
         first.append(image.manifest)
     for one in pushes:
         for manifest in first:
-            one.put(manifest, manifest.digest)
+            one.put(manifest, documents[manifest], manifest.digest)
     for one in pushes:
         for name in one.names:
-            one.put(image.manifest, name.tag)
+            one.put(image.manifest, documents[image.manifest], name.tag)
     return [one.sent() for one in pushes]
 
 
@@ -895,12 +899,10 @@ class _Push:
     """An image on its way into one repository."""
 
     repository: Repository
-    image: Image | ImageIndex
-    store: Store
+    image: Stored
     names: Sequence[Reference]
     stop: threading.Event
     parallel: int
-    missing: Callable[[Descriptor], None] | None
     absent: set[str] = dataclasses.field(default_factory=set)
     size: int = 0
 
@@ -929,7 +931,12 @@ class _Push:
         # the largest first, so that they do not end alone
         absent.sort(key=lambda blob: -blob.size)
         what = f"pushing to {self.repository.name}"
-        with progress(logger, what, sum(blob.size for blob in absent)) as told:
+        total = sum(blob.size for blob in absent)
+        with contextlib.ExitStack() as stack, progress(logger, what, total) as told:
+            # all at once: a build may put another image in its place meanwhile
+            streams = {
+                blob.digest: stack.enter_context(self.image.open(blob)) for blob in absent
+            }
 
             def locked(size: int) -> None:
                 with lock:
@@ -937,21 +944,22 @@ class _Push:
                     told(size)
 
             def send(blob: Descriptor) -> None:
-                if self.missing is not None and not self.store.has(blob.digest, blob.size):
-                    self.missing(blob)
-                with self.store.open(blob.digest) as stream:
+                stream = streams[blob.digest]
+                try:
                     self.repository._send(blob, stream, None, locked)
+                except TransportError:
+                    # a registry refuses what is damaged, and does not know where
+                    self.image.check(blob, stream)
+                    raise
 
             _all(send, absent, stop, parallel)
         self.absent |= {blob.digest for blob in absent}
 
-    def put(self, manifest: Descriptor, reference: str) -> None:
+    def put(self, manifest: Descriptor, data: bytes, reference: str) -> None:
         """Have the manifest under a tag or its digest.
 
         A registry that has lost a blob of the image that it had is given it again.
         """
-        with self.store.open(manifest.digest) as stream:
-            data = stream.read()
         self.repository.put_manifest(
             data, manifest.media_type, reference, unknown=lambda: self.send(frozenset())
         )
@@ -959,9 +967,7 @@ class _Push:
 
     def sent(self) -> Sent:
         """What it took."""
-        layers = {
-            layer.descriptor.digest for image in self.image.images for layer in image.layers
-        }
+        layers = {layer.digest for layer in self.image.layers}
         return Sent(
             tuple(self.names),
             self.image.manifest.digest,
