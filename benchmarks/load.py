@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """After one changed line: ``bin/image load`` against ``docker load`` of the whole archive.
 
-See README.rst beside this file.  It needs root, a dockerd, and eggcrate's own test layers.
+See README.rst beside this file.  It needs root, a dockerd, podman, and eggcrate's own test
+layers.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from eggcrate.image.layout import make_image, write_archive, write_layout  # noq
 from eggcrate.image.oci import RuntimeConfig, reference  # noqa: E402
 from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers  # noqa: E402
 from eggcrate.image.store import Store, replacing  # noqa: E402
+from eggcrate.image.stored import stored  # noqa: E402
 from eggcrate.payload.site import Site  # noqa: E402
 from eggcrate.settings import ImageSettings, document, this_platform  # noqa: E402
-from eggcrate.tests.layers import DockerEngine  # noqa: E402
+from eggcrate.tests import layers  # noqa: E402
+from eggcrate.transports.engine import Engine  # noqa: E402
 
 MEGABYTE = 1 << 20
 # what the script of the part does
@@ -103,7 +106,7 @@ def timed(argv: Sequence[str | Path], environ: dict[str, str]) -> float:
     return time.monotonic() - start
 
 
-def measure(megabytes: int, runs: int, engine: DockerEngine) -> dict[str, float]:
+def measure(megabytes: int, runs: int, engine: layers.Engine, host: str) -> dict[str, float]:
     """The medians, in seconds."""
     figures: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="eggcrate-load-") as scratch:
@@ -117,8 +120,12 @@ def measure(megabytes: int, runs: int, engine: DockerEngine) -> dict[str, float]
             "--quiet",
             "load",
         ]
-        whole: list[str | Path] = ["docker", "load", "--quiet", "--input", archive]
+        whole: list[str | Path] = [engine._command, "load", "--quiet", "--input", archive]
         environ = {**engine.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # byte-code is there, as it is where eggcrate is installed
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        environ |= {"DOCKER_HOST": host, "PYTHONPYCACHEPREFIX": f"{scratch}/bytecode"}
+        timed([*thin, "--help"], environ)
         for run in range(runs):
             application.build(f"first {run}")
             engine.cli("image", "prune", "--all", "--force")
@@ -127,34 +134,50 @@ def measure(megabytes: int, runs: int, engine: DockerEngine) -> dict[str, float]
                 for name, command in (("thin", thin), ("whole", whole)):
                     application.build(f"{name} {run} {number}")
                     figures.setdefault(name, []).append(timed(command, environ))
+                application.build(f"engine {run} {number}")
+                start = time.monotonic()
+                with Engine(host) as here:
+                    here.load(stored(application.location / "oci"))
+                figures.setdefault("engine", []).append(time.monotonic() - start)
         engine.cli("image", "prune", "--all", "--force")
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 200, 800])
-    options = parser.parse_args()
-    engine = DockerEngine("DOCKER_ENGINE", "docker.io")
+def compare(engine: layers.Engine, options: argparse.Namespace) -> None:
+    """Measure with an engine, and print a table."""
     engine.setUp()
     if engine.unavailable:
         sys.exit(engine.unavailable)
-    print(f"load before the start: {os.getloadavg()[0]:.1f}")
-    print("   MB  bin/image load  docker load  ratio  into an engine without it  ratio")
     try:
+        host = engine.serve() if isinstance(engine, layers.Podman) else ""
+        host = engine.host if isinstance(engine, layers.DockerEngine) else host
+        with Engine(host) as here:
+            print(f"{here.name}; load before the start: {os.getloadavg()[0]:.1f}")
+        command = engine._command.rpartition("/")[2]
+        print(f"   MB  bin/image load  of it the engine  {command + ' load':>11}  ratio  anew")
         for megabytes in options.megabytes:
-            found = measure(megabytes, options.runs, engine)
+            found = measure(megabytes, options.runs, engine, host)
             thin = found["thin"]
             print(
-                f"{megabytes:5}  {thin:12.2f} s  {found['whole']:9.2f} s  "
-                f"{found['whole'] / thin:5.1f}  {found['nothing']:23.2f} s  "
-                f"{found['nothing'] / thin:5.1f}",
+                f"{megabytes:5}  {thin:12.2f} s  {found['engine']:14.2f} s  "
+                f"{found['whole']:9.2f} s  {found['whole'] / thin:5.1f}  "
+                f"{found['nothing']:.2f} s",
                 flush=True,
             )
     finally:
         engine.tearDown()
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[50, 200, 800])
+    parser.add_argument("--engine", choices=("docker", "podman"), action="append")
+    options = parser.parse_args()
+    for name in options.engine or ("docker", "podman"):
+        kind = {"docker": layers.DockerEngine, "podman": layers.Podman}[name]
+        compare(kind(name.upper(), name), options)
 
 
 if __name__ == "__main__":

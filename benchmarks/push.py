@@ -33,8 +33,8 @@ from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as ab
 from eggcrate.image import layout, oci  # noqa: E402 - as above
 from eggcrate.image.layout import Image  # noqa: E402 - as above
 from eggcrate.image.plan import bytes_file, merge, plan_layers  # noqa: E402 - as above
-from eggcrate.image.progress import amount  # noqa: E402 - as above
 from eggcrate.image.store import Store, replacing  # noqa: E402 - as above
+from eggcrate.image.words import amount  # noqa: E402 - as above
 from eggcrate.payload.site import Site  # noqa: E402 - as above
 from eggcrate.recipes import docker_image  # noqa: E402 - as above
 from eggcrate.settings import ImageSettings, document  # noqa: E402 - as above

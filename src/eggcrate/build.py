@@ -22,8 +22,8 @@ from eggcrate.image import cache, layout
 from eggcrate.image.compression import compressor
 from eggcrate.image.layout import Image, ImageIndex
 from eggcrate.image.plan import PLAN_HEADER, PLAN_LAYER
-from eggcrate.image.progress import amount
 from eggcrate.image.store import LEFTOVER, Store, remove, replacing, write_if_changed
+from eggcrate.image.words import amount
 from eggcrate.settings import BASE_SIZE, ImageSettings, this_platform
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
-"""``bin/image``: what the part ``docker-image`` leaves, for the time between two buildouts."""
+"""``bin/image``: what the part ``docker-image`` leaves, for the time between two buildouts.
+
+Each command imports what it needs: that is most of what ``load`` would take.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import pathlib
 import sys
@@ -11,16 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import EggcrateError, PlanError, SeveralErrors
-from eggcrate.image.store import Store, default_root, replacing
-from eggcrate.settings import ImageSettings, read, this_platform
 
 if TYPE_CHECKING:
+    from eggcrate.image.store import Store
     from eggcrate.runtime.variables import Settings
+    from eggcrate.settings import ImageSettings
 
 _DECLARE = "declare some in the section runtime of buildout.cfg, and run bin/buildout"
 _OTHERS = "use the engine's own commands, or builder = embedded, which knows what it has built"
 
-_Command = Callable[[argparse.Namespace, ImageSettings, Store], int]
+_Command = Callable[[argparse.Namespace, "ImageSettings", "Store"], int]
 
 
 def main(name: str, location: str, arguments: Sequence[str] | None = None) -> int:
@@ -30,22 +32,12 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
     0 is done, 1 an error that has been said, 2 wrong arguments; ``verify`` and ``why`` use 1
     for no, ``settings`` 78 for customers whose containers would not start.
     """
-    parser = _parser(name)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.WARNING if options.quiet else logging.INFO,
-        format="%(message)s",
-        stream=sys.stderr,
-    )
-    command: _Command = options.run
+    options = _parser(name).parse_args(arguments)
+    place = pathlib.Path(location)
     try:
-        settings = read(pathlib.Path(location, "settings.json"))
-        there = (_build, _push, _run, _settings, _cache)
-        if settings.builder == "docker" and command not in there:
-            raise PlanError("the image is in the engine that has built it, not here", _OTHERS)
-        if command not in _OF_ALL:
-            settings = _chosen(settings, options.platform)
-        code = command(options, settings, Store(default_root()))
+        # what is loaded is in the layout, and to read settings takes longer
+        known = options.run is _load and not options.platform and _has_one_image(place)
+        code = _load_layout(options, place) if known else _called(options, place)
         print(end="", flush=True)  # whoever reads may be gone by now
         return code
     except EggcrateError as error:
@@ -59,6 +51,36 @@ def main(name: str, location: str, arguments: Sequence[str] | None = None) -> in
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _has_one_image(location: pathlib.Path) -> bool:
+    """Whether a part has left the image of one platform."""
+    try:
+        return "image.index" not in (location / "oci/index.json").read_text().partition("]")[0]
+    except OSError:
+        return False
+
+
+def _called(options: argparse.Namespace, location: pathlib.Path) -> int:
+    """The exit code of a command."""
+    import logging
+
+    from eggcrate.image.store import Store, default_root
+    from eggcrate.settings import read
+
+    logging.basicConfig(
+        level=logging.WARNING if options.quiet else logging.INFO,
+        format="%(message)s",
+        stream=sys.stderr,
+    )
+    command: _Command = options.run
+    settings = read(location / "settings.json")
+    there = (_build, _push, _run, _settings, _cache)
+    if settings.builder == "docker" and command not in there:
+        raise PlanError("the image is in the engine that has built it, not here", _OTHERS)
+    if command not in _OF_ALL:
+        settings = _chosen(settings, options.platform)
+    return command(options, settings, Store(default_root()))
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
@@ -192,6 +214,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 def _chosen(settings: ImageSettings, platform: str | None) -> ImageSettings:
     """The settings of one platform's image: the named one's, this machine's, or the first's."""
+    from eggcrate.settings import this_platform
+
     each = settings.each()
     wanted = platform or str(this_platform())
     found = [one for one in each if str(one.platform) == wanted]
@@ -307,6 +331,7 @@ def _diff(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
 def _report(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.build import before_last, last
     from eggcrate.image.report import report
+    from eggcrate.image.store import replacing
 
     path = _target(options.file or settings.location / "report.html")
     page = report(last(settings, store), before_last(settings, store))
@@ -344,6 +369,8 @@ def _verified(settings: ImageSettings, store: Store) -> int:
 
 def _save(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     import shutil
+
+    from eggcrate.image.store import replacing
 
     archive = settings.location / "image.tar"
     if options.file == "-" and sys.stdout.isatty():
@@ -413,21 +440,25 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
 
 
 def _load(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.image.progress import amount
+    return _load_layout(options, settings.location, settings.name)
+
+
+def _load_layout(options: argparse.Namespace, location: pathlib.Path, name: str = "") -> int:
     from eggcrate.image.stored import stored
+    from eggcrate.image.words import amount, familiar
     from eggcrate.transports.engine import Engine, default_host
 
-    image = stored(settings.location / "oci")
+    image = stored(location / "oci")
     with Engine(options.host or default_host()) as engine:
         loaded = engine.load(image)
-    names = ", ".join(reference.familiar for reference in settings.references)
+    names = ", ".join(map(familiar, image.references))
     if loaded.unchanged:
         what = f"{names} is in {loaded.engine} already"
     else:
         what = f"loaded {names} into {loaded.engine} ({loaded.sent} of {len(image.layers)} "
         what += f"layers, {amount(loaded.size)} sent)"
     if not options.quiet:
-        print(f"{settings.name}: {what}")
+        print(f"{name or location.name}: {what}")
     return 0
 
 

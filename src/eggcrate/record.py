@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eggcrate.errors import PlanError
+from eggcrate.image.descriptor import Descriptor
 from eggcrate.image.layers import Layer
 from eggcrate.image.layout import Image, make_layers, with_layers
-from eggcrate.image.oci import Descriptor, Platform, Reference
+from eggcrate.image.oci import Platform, Reference
 from eggcrate.image.plan import (
     BASE_LAYER,
     BuildPlan,
@@ -162,12 +163,12 @@ def _image_row(image: Image) -> dict[str, Any]:
         "platform": (image.platform.os, image.platform.architecture, image.platform.variant),
         "references": [(r.host, r.path, r.tag) for r in image.references],
         "base": (image.base_name, image.base_digest),
-        "manifest": dataclasses.astuple(image.manifest),
-        "config": dataclasses.astuple(image.config),
+        "manifest": tuple(image.manifest),
+        "config": tuple(image.config),
         "layers": [
             (
                 layer.plan.name,
-                dataclasses.astuple(layer.descriptor),
+                tuple(layer.descriptor),
                 layer.diff_id,
                 layer.size,
                 layer.key,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from eggcrate.image.layers import Layer
 from eggcrate.image.layout import Image
 from eggcrate.image.plan import FileEntry, FileType, printable
-from eggcrate.image.progress import amount
+from eggcrate.image.words import amount
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from eggcrate.errors import PlanError
 from eggcrate.image.compression import SUFFIX, Sink, compressor, plain
-from eggcrate.image.oci import LAYER, Descriptor
+from eggcrate.image.descriptor import Descriptor
+from eggcrate.image.oci import LAYER
 from eggcrate.image.plan import FileEntry, FileType, LayerPlan, printable
 from eggcrate.image.store import Store
 

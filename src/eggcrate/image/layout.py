@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from eggcrate.errors import PlanError, raise_all
 from eggcrate.image import oci
 from eggcrate.image.compression import compressor, cores
+from eggcrate.image.descriptor import INDEX, Descriptor
 from eggcrate.image.layers import (
     BLOCKSIZE,
     RECORDSIZE,
@@ -23,7 +24,7 @@ from eggcrate.image.layers import (
     tar_header,
     write_layer,
 )
-from eggcrate.image.oci import Descriptor, Platform, Reference, RuntimeConfig
+from eggcrate.image.oci import Platform, Reference, RuntimeConfig
 from eggcrate.image.plan import (
     BuildPlan,
     FileEntry,
@@ -33,7 +34,7 @@ from eggcrate.image.plan import (
 )
 from eggcrate.image.progress import progress
 from eggcrate.image.store import Store, replacing, sha256, write_if_changed
-from eggcrate.image.stored import NO_IMAGE, blob_name, read_document
+from eggcrate.image.stored import NO_IMAGE, blob_name, manifest_of, read_blob
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def with_layers(image: Image, layers: Sequence[Layer], store: Store) -> Image:
 def index_of(images: Sequence[Image], default: Image, store: Store) -> ImageIndex:
     """The image for several platforms that these make; its index is in the store."""
     document = oci.platforms_document([(image.manifest, image.platform) for image in images])
-    manifest = Descriptor(oci.INDEX, store.put(document), len(document))
+    manifest = Descriptor(INDEX, store.put(document), len(document))
     return ImageIndex(default.references, manifest, tuple(images), default)
 
 
@@ -241,9 +242,9 @@ def _docker_manifest(image: Image | ImageIndex) -> bytes:
     image = image if isinstance(image, Image) else image.default
     value = [
         {
-            "Config": blob_name(image.config),
+            "Config": blob_name(image.config.digest),
             "RepoTags": [str(reference) for reference in image.references],
-            "Layers": [blob_name(layer.descriptor) for layer in image.layers],
+            "Layers": [blob_name(layer.descriptor.digest) for layer in image.layers],
         }
     ]
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
@@ -254,7 +255,9 @@ def is_layout_of(image: Image | ImageIndex, root: pathlib.Path) -> bool:
     try:
         return all(
             (root / name).read_bytes() == data for name, data in _documents(image).items()
-        ) and all((root / blob_name(blob)).stat().st_size == blob.size for blob in image.blobs)
+        ) and all(
+            (root / blob_name(blob.digest)).stat().st_size == blob.size for blob in image.blobs
+        )
     except OSError:
         return False
 
@@ -262,8 +265,8 @@ def is_layout_of(image: Image | ImageIndex, root: pathlib.Path) -> bool:
 def layer_names(root: pathlib.Path) -> list[str]:
     """What the layers of the image in a layout are called, as its config's history says."""
     try:
-        manifest = _manifest(root)
-        history = read_document(root, manifest["config"]["digest"])["history"]
+        manifest = manifest_of(root)
+        history = read_blob(root, manifest["config"]["digest"])["history"]
         words = [item.get("created_by", "") for item in history]
         return [
             text.removeprefix(_CREATED_BY) for text in words if text.startswith(_CREATED_BY)
@@ -275,21 +278,16 @@ def layer_names(root: pathlib.Path) -> list[str]:
 def layer_digests(root: pathlib.Path) -> set[str]:
     """The digests of the layers of the image in a layout; none where there is no image."""
     try:
-        return {layer["digest"] for layer in _manifest(root)["layers"]}
+        return {layer["digest"] for layer in manifest_of(root)["layers"]}
     except NO_IMAGE:
         return set()
-
-
-def _manifest(root: pathlib.Path) -> Any:
-    index = json.loads((root / "index.json").read_bytes())
-    return read_document(root, index["manifests"][0]["digest"])
 
 
 def check_layout(image: Image, root: pathlib.Path) -> None:
     """Nothing, when the layout at ``root`` holds every blob of the image, undamaged."""
     errors = []
     for blob in image.blobs:
-        path = root / blob_name(blob)
+        path = root / blob_name(blob.digest)
         try:
             with path.open("rb") as stream:
                 good = f"sha256:{sha256(stream)}" == blob.digest
@@ -312,7 +310,7 @@ def write_layout(image: Image | ImageIndex, store: Store, root: pathlib.Path) ->
     """
     blobs = root / "blobs" / "sha256"
     for blob in image.blobs:
-        target = root / blob_name(blob)
+        target = root / blob_name(blob.digest)
         if not target.is_file() or target.stat().st_size != blob.size:
             with replacing(target) as stream:
                 store.write_to(blob.digest, blob.size, stream)
@@ -346,7 +344,7 @@ def write_archive(
     for name in ("blobs", "blobs/sha256"):
         write(tar_header(directory(name, group="", reason=""), epoch))
     for blob in image.blobs:
-        write(tar_header(_member(blob_name(blob), blob.size), epoch))
+        write(tar_header(_member(blob_name(blob.digest), blob.size), epoch))
         store.write_to(blob.digest, blob.size, stream)
         length += blob.size
         write(bytes(-length % BLOCKSIZE))

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eggcrate.errors import SettingsError
+from eggcrate.image.descriptor import INDEX, Descriptor
+from eggcrate.image.words import familiar
 
-INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -30,19 +31,6 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 def document(value: Mapping[str, Any]) -> bytes:
     """The bytes of a JSON document: keys sorted, nothing between the tokens, UTF-8."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Descriptor:
-    """What a blob is: media type, digest of its bytes, size in bytes (descriptor.md)."""
-
-    media_type: str
-    digest: str
-    size: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The descriptor as it stands in a document."""
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,11 +210,7 @@ class Reference:
     @property
     def familiar(self) -> str:
         """The reference as people write it: without Docker Hub's host."""
-        text = str(self)
-        for prefix in ("docker.io/library/", "docker.io/"):
-            if text.startswith(prefix):
-                return text.removeprefix(prefix)
-        return text
+        return familiar(str(self))
 
 
 def parse(text: str) -> Reference:

@@ -17,18 +17,6 @@ _WHILE = 15
 _QUICK = 8 << 20
 
 
-def amount(size: int) -> str:
-    """A number of bytes for people, in decimal units: ``12 kB``, ``8.4 MB``."""
-    if abs(size) < 1000:
-        return f"{size} byte{'' if abs(size) == 1 else 's'}"
-    value = float(size)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if abs(value) < 999.5 or unit == "GB":
-            break
-    return f"{value:.1f} {unit}" if abs(value) < 9.95 else f"{value:.0f} {unit}"
-
-
 @contextmanager
 def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A function that is told of each so many bytes more, of ``total``."""
@@ -36,6 +24,8 @@ def progress(logger: logging.Logger, what: str, total: int) -> Iterator[Callable
         yield lambda size: None
         return
     if not (logger.isEnabledFor(logging.INFO) and _has_room(sys.stderr)):
+        from eggcrate.image.words import amount  # who has no image needs none of it
+
         logger.info("%s, %s", what, amount(total))
         yield lambda size: None
         return

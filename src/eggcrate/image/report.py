@@ -25,7 +25,7 @@ from eggcrate.image.difference import (
 from eggcrate.image.layers import Layer
 from eggcrate.image.layout import Image
 from eggcrate.image.plan import FileEntry, FileType, printable
-from eggcrate.image.progress import amount
+from eggcrate.image.words import amount
 
 # How many rows a table shows at once; what is left can be unfolded, or isn't told.
 _DISTRIBUTIONS = 15

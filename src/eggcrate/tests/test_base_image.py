@@ -19,6 +19,7 @@ from unittest import mock
 
 from eggcrate.errors import EggcrateError, SettingsError, TransportError
 from eggcrate.image import compression, oci
+from eggcrate.image.descriptor import INDEX
 from eggcrate.image.oci import Platform
 from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.store import Store
@@ -219,8 +220,8 @@ class Whole(Case):
             tar(), platform={"os": "unknown", "architecture": "unknown"}
         )
         nested = self.made.document(
-            {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [old, new, arm]},
-            oci.INDEX,
+            {"schemaVersion": 2, "mediaType": INDEX, "manifests": [old, new, arm]},
+            INDEX,
         )
         self.made.index(attestation, intel, nested)
         for platform, wanted in (
@@ -558,7 +559,7 @@ class Damaged(Case):
         for value, why in (
             ([], "is no JSON object"),
             ({**whole, "manifests": []}, "is both a manifest and an index"),
-            ({**whole, "mediaType": oci.INDEX}, "has the media type"),
+            ({**whole, "mediaType": INDEX}, "has the media type"),
             ({**whole, "schemaVersion": 1}, "schema 1, which nobody makes"),
             ({**good, "fsLayers": []}, "schema 1, which nobody makes"),
             ({**whole, "layers": {}}, "has no list of layers"),

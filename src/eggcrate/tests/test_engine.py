@@ -11,12 +11,13 @@ import os
 import pathlib
 import secrets
 import socketserver
+import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -25,7 +26,7 @@ from eggcrate.image.layout import make_image, write_layout
 from eggcrate.image.oci import RuntimeConfig, reference
 from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers
 from eggcrate.image.store import Store
-from eggcrate.image.stored import Stored, stored
+from eggcrate.image.stored import Stored, blob_name, stored
 from eggcrate.settings import this_platform
 from eggcrate.tests import layers
 from eggcrate.transports import engine as module
@@ -73,7 +74,7 @@ class Archives(Images):
     def test_known_layers_are_named_and_not_there(self) -> None:
         image = self.make()
         for known in range(4):
-            data = b"".join(image.docker_archive(known))
+            data = b"".join(image.docker_archive(image.diff_ids[:known]))
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 names = archive.getnames()
                 member = archive.extractfile("manifest.json")
@@ -89,6 +90,24 @@ class Archives(Images):
             self.assertEqual(
                 names, ["manifest.json", described["Config"], *described["Layers"][known:]]
             )
+
+    def test_little_is_imported_to_load(self) -> None:
+        self.make()
+        place = os.fspath(self.root)
+        script = f"""\
+import sys
+sys.path[:] = {sys.path!r}
+from eggcrate.console import main
+main("bin/image", {place!r}, ["load", "--host", "unix:///nowhere"])
+print(*sys.modules)
+"""
+        command = [sys.executable, "-I", "-S", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.assertIn("no container engine answers", done.stderr)
+        loaded = done.stdout.split()
+        self.assertIn("eggcrate.transports.engine", loaded)
+        heavy = {"dataclasses", "inspect", "logging", "http.client", "ssl", "docker"}
+        self.assertEqual(heavy.intersection(loaded), set())
 
     def test_without_an_image(self) -> None:
         with self.assertRaisesRegex(PlanError, "^there is no image at .*; build it first$"):
@@ -135,7 +154,44 @@ class InAnEngine(Images if TYPE_CHECKING else object):  # type: ignore[misc]  # 
         self.assertEqual(self.load(image), (0, True))
         self.assertIn("1.4", self.engine.cli("images", "--format={{.Tag}}", self.name))
 
+    def test_a_blob_that_is_damaged(self) -> None:
+        """E10: what is there no longer, or only half of it, is said before an engine is."""
+        for case, (kind, complaint) in {
+            "missing": (PlanError, "can't be read: No such file or directory; remove the"),
+            "cut off": (PlanError, "is not what its name says; remove the directory, and"),
+            "flipped": (TransportError, "says .* when it was sent the image: "),
+        }.items():
+            with self.subTest(case):
+                # an engine doesn't look at what it has already
+                self.salt = secrets.token_hex(8)
+                image = self.make()
+                blob = image.root / blob_name(image.layers[0].digest)
+                data = blob.read_bytes()
+                if case == "missing":
+                    blob.unlink()
+                elif case == "cut off":
+                    blob.write_bytes(data[: len(data) // 2])
+                else:
+                    middle = len(data) // 2
+                    flipped = bytes([data[middle] ^ 1])
+                    blob.write_bytes(data[:middle] + flipped + data[middle + 1 :])
+                with self.assertRaisesRegex(kind, complaint):
+                    self.here.load(image)
+                with self.assertRaisesRegex(AssertionError, "o such image|not known"):
+                    self.engine.cli("image", "inspect", self.name)
+
+    def test_an_archive_that_is_cut_off(self) -> None:
+        """E10: its own command refuses it as well."""
+        path = self.root / "image.tar"
+        for kind in ("docker_archive", "oci_archive"):
+            with self.subTest(kind):
+                data = b"".join(getattr(self.make(), kind)())
+                path.write_bytes(data[: len(data) // 2])
+                with self.assertRaises(AssertionError):
+                    self.engine.cli("load", "--input", path)
+
     def test_a_layer_that_is_not_what_it_says(self) -> None:
+        """E10: a diff id that is another one's."""
         image = self.make()
         with image.open(image.config) as stream:
             config = json.load(stream)
@@ -168,9 +224,39 @@ class DockerTest(InAnEngine, Images):
         # a layer is known by what is below it
         self.assertEqual(self.load(self.make("1")), (0, True))
 
+    def test_it_dies_meanwhile(self) -> None:
+        """E12, with a Docker of the test's own."""
+        engine = layers.DockerEngine("DOCKER_THAT_ENDS", "docker.io")
+        engine.setUp()
+        self.addCleanup(engine.tearDown)
+        engine.require(self)
+        image = self.make()
+        process = engine._process
+        assert process is not None
+        whole = Stored.docker_archive
+
+        def archive(stored: Stored, known: Collection[str] = ()) -> Iterator[bytes]:
+            for number, data in enumerate(whole(stored, known)):
+                if number == 4:
+                    process.kill()
+                    process.wait()
+                yield data
+
+        with (
+            Engine(engine.host) as here,
+            mock.patch.object(Stored, "docker_archive", archive),
+            self.assertRaises(TransportError) as caught,
+        ):
+            here.load(image)
+        self.assertEqual(
+            str(caught.exception),
+            f"the engine at {engine.host} broke off when it was sent the image; see whether it "
+            "still runs and what its log says, and run again",
+        )
+
     def test_a_layer_that_goes_meanwhile_is_sent_after_all(self) -> None:
         image = self.make()
-        with mock.patch.object(Engine, "_known_layers", lambda *_: 2):
+        with mock.patch.object(Engine, "_known_layers", lambda *_: image.diff_ids[:2]):
             self.assertEqual(self.load(image), (3, False))
 
     def test_the_docker_sdk_does_the_same(self) -> None:
@@ -179,9 +265,10 @@ class DockerTest(InAnEngine, Images):
         self.assertEqual(self.load(self.make("1")), (3, False))
         self.assertEqual(self.load(self.make("2")), (2, False))
         self.assertEqual(self.load(self.make("2")), (0, True))
-        with mock.patch.object(Engine, "_known_layers", lambda *_: 2):
-            self.salt = secrets.token_hex(8)
-            self.assertEqual(self.load(self.make()), (3, False))
+        self.salt = secrets.token_hex(8)
+        image = self.make()
+        with mock.patch.object(Engine, "_known_layers", lambda *_: image.diff_ids[:2]):
+            self.assertEqual(self.load(image), (3, False))
 
 
 class PodmanTest(InAnEngine, Images):
@@ -191,10 +278,32 @@ class PodmanTest(InAnEngine, Images):
     def host(self) -> str:
         return layers.PODMAN.serve()
 
-    def test_it_is_sent_as_a_whole(self) -> None:
+    def test_only_what_it_lacks_is_sent(self) -> None:
         self.assertTrue(self.here.is_podman)
         self.assertEqual(self.load(self.make("1")), (3, False))
-        self.assertEqual(self.load(self.make("2")), (3, False))
+        # it looks for each layer by itself: what lies on the changed one is there
+        self.assertEqual(self.load(self.make("2")), (1, False))
+        self.assertEqual(self.load(self.make("1")), (0, True))
+
+    def test_what_other_commands_have_loaded(self) -> None:
+        for kind in ("oci_archive", "docker_archive"):
+            with self.subTest(kind):
+                self.salt = secrets.token_hex(8)
+                self.name = f"acme/{self.salt}"
+                path = self.root / kind
+                path.write_bytes(b"".join(getattr(self.make("1"), kind)()))
+                self.engine.cli("load", "--input", path)
+                self.assertEqual(self.load(self.make("2")), (1, False))
+
+    def test_all_names(self) -> None:
+        image = self.make(tags=("latest", "1.4"))
+        self.assertEqual(self.load(image), (3, False))
+        self.assertIn("1.4", self.engine.cli("images", "--format={{.Tag}}", self.name))
+
+    def test_a_layer_that_goes_meanwhile_is_sent_after_all(self) -> None:
+        image = self.make()
+        with mock.patch.object(Engine, "_known_layers", lambda *_: image.diff_ids[:2]):
+            self.assertEqual(self.load(image), (3, False))
 
 
 # Engines that misbehave ----------------------------------------------------------------
@@ -275,6 +384,8 @@ def hang_up(handler: http.server.BaseHTTPRequestHandler) -> None:
 
 
 class Faults(Images):
+    """E12 and E13: what an engine is not, does not, or says."""
+
     def complaint(self, answers: dict[str, Answer]) -> str:
         (self.root / "d.sock").unlink(missing_ok=True)
         with (
@@ -344,6 +455,24 @@ class Faults(Images):
             "command",
         )
 
+    def test_it_is_newer_than_anyone_knows(self) -> None:
+        """E12: its own version of the API is spoken, whatever it is."""
+        asked: list[str] = []
+
+        def ping(handler: http.server.BaseHTTPRequestHandler) -> None:
+            data = b"HTTP/1.1 200 OK\r\nServer: Docker/99.1.2 (linux)\r\n"
+            handler.wfile.write(data + b"Api-Version: 9.77\r\nContent-Length: 2\r\n\r\nOK")
+
+        def image(handler: http.server.BaseHTTPRequestHandler) -> None:
+            asked.append(handler.path)
+            said({"Id": "sha256:aa"})(handler)
+
+        answers: dict[str, Answer] = {"/_ping": ping, "x/json": image}
+        with fake(self.root / "d.sock", answers) as host, Engine(host) as engine:
+            self.assertEqual(engine.name, "Docker 99.1")
+            self.assertEqual(engine._id("x"), "aa")
+        self.assertEqual(asked, ["/v9.77/images/x/json"])
+
     def test_it_is_none(self) -> None:
         for data in (b"<html>", b"[]", b"{}", b'"x"'):
             self.assertEqual(
@@ -353,6 +482,7 @@ class Faults(Images):
             )
 
     def test_an_error_in_the_answer_is_one(self) -> None:
+        """E13."""
         for data in (
             b'{"stream":"Loading"}\n{"errorDetail":{"message":"no space left"}}\n',
             b'{"error":"no space left"}\n',
@@ -446,6 +576,33 @@ class Hosts(unittest.TestCase):
             self.assertEqual(self.host(XDG_RUNTIME_DIR=str(self.root)), f"unix://{podman}")
         with mock.patch("os.path.exists", lambda path: False):
             self.assertEqual(self.host(), "unix:///var/run/docker.sock")
+
+    def test_an_address_of_a_network(self) -> None:
+        asked: list[str] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(f"{self.path} {self.headers['Host']}")
+                # as long as the connection is there, in a version without chunks
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps(VERSION).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            place = f"127.0.0.1:{server.server_address[1]}"
+            try:
+                with (
+                    mock.patch.dict(os.environ, DOCKER_TLS_VERIFY=""),
+                    Engine(f"tcp://{place}") as engine,
+                ):
+                    self.assertEqual(engine.name, "Docker 20.10")
+            finally:
+                server.shutdown()
+                thread.join()
+        self.assertEqual(asked, [f"/_ping {place}", f"/version {place}"])
 
     def test_an_address_that_is_none(self) -> None:
         with self.assertRaisesRegex(TransportError, "^nonsense is no address of an engine"):

@@ -181,6 +181,7 @@ class InAnEngine:
                 self.assertEqual(code, 0)
 
     def test_the_name_is_the_same_everywhere(self) -> None:
+        """E9."""
         assert isinstance(self, unittest.TestCase)
         self.assertRegex(self.image, r"^(docker\.io/)?acme/shop:latest$")
 

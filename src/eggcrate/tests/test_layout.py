@@ -17,6 +17,7 @@ from typing import Any
 
 from eggcrate.errors import PlanError
 from eggcrate.image import oci
+from eggcrate.image.descriptor import Descriptor
 from eggcrate.image.layers import Layer
 from eggcrate.image.layout import (
     Image,
@@ -381,9 +382,9 @@ class TheValidator(Scratch):
                 value.update(changes)
                 store = Store(root)
                 data = oci.document(value)
-                new = oci.Descriptor(oci.CONFIG, store.put(data), len(data))
+                new = Descriptor(oci.CONFIG, store.put(data), len(data))
                 data = oci.manifest_document(new, [la.descriptor for la in image.layers], {})
-                manifest = oci.Descriptor(oci.MANIFEST, store.put(data), len(data))
+                manifest = Descriptor(oci.MANIFEST, store.put(data), len(data))
                 (root / "index.json").write_bytes(
                     oci.index_document(manifest, image.platform, image.references)
                 )
@@ -414,7 +415,7 @@ class TheValidator(Scratch):
                     archive.addfile(tarfile.TarInfo(name))
             data = stream.getvalue()
             digest = self.store.put(data)
-            layer = oci.Descriptor(oci.LAYER, digest, len(data))
+            layer = Descriptor(oci.LAYER, digest, len(data))
             config = oci.config_document(
                 Platform("linux", "amd64"),
                 RUNTIME,
@@ -422,12 +423,12 @@ class TheValidator(Scratch):
                 [oci.History("t")],
                 "1980-01-01T00:00:00Z",
             )
-            descriptor = oci.Descriptor(oci.CONFIG, self.store.put(config), len(config))
+            descriptor = Descriptor(oci.CONFIG, self.store.put(config), len(config))
             manifest = oci.manifest_document(descriptor, [layer], {})
             image = Image(
                 Platform("linux", "amd64"),
                 NAMES,
-                oci.Descriptor(oci.MANIFEST, self.store.put(manifest), len(manifest)),
+                Descriptor(oci.MANIFEST, self.store.put(manifest), len(manifest)),
                 descriptor,
                 tuple(
                     Layer(plan, layer, digest, len(data), "key", made=True)

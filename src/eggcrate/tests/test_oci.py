@@ -9,8 +9,8 @@ from typing import Any
 
 from eggcrate.errors import SettingsError
 from eggcrate.image import oci
+from eggcrate.image.descriptor import Descriptor
 from eggcrate.image.oci import (
-    Descriptor,
     Healthcheck,
     History,
     Platform,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
-import dataclasses
 import email.utils
 import hashlib
 import http.server
@@ -22,8 +21,9 @@ from unittest import mock
 
 from eggcrate.errors import EggcrateError, TransportError
 from eggcrate.image import oci
+from eggcrate.image.descriptor import INDEX, Descriptor
 from eggcrate.image.layout import Image, ImageIndex, index_of, make_image, write_layout
-from eggcrate.image.oci import Descriptor, Reference
+from eggcrate.image.oci import Reference
 from eggcrate.image.plan import bytes_file, merge, plan_layers
 from eggcrate.image.store import Store
 from eggcrate.image.stored import Stored, stored
@@ -316,10 +316,10 @@ class Manifests(Scratch):
         for value, kind in (
             (self.good, oci.MANIFEST),
             (self.good, registry.DOCKER_MANIFEST),
-            (index, oci.INDEX),
+            (index, INDEX),
             (index, registry.DOCKER_LIST),
             ({**self.good, "subject": self.layer}, oci.MANIFEST),
-            ({**index, "manifests": []}, oci.INDEX),
+            ({**index, "manifests": []}, INDEX),
         ):
             self.manifest(value, kind)
             self.assertEqual(self.repository().manifest("1")[0].media_type, kind)
@@ -330,8 +330,8 @@ class Manifests(Scratch):
         rows: tuple[tuple[str, Any, str, str], ...] = (
             ("D10", b" " * (5 << 20), oci.MANIFEST, "answers with more than 4096 kB"),
             ("D11", {**good, "manifests": []}, oci.MANIFEST, "is not clearly an image or an"),
-            ("D11", good, oci.INDEX, "is not clearly an image or an index"),
-            ("D11", {**good, "mediaType": oci.INDEX}, oci.INDEX, "not clearly"),
+            ("D11", good, INDEX, "is not clearly an image or an index"),
+            ("D11", {**good, "mediaType": INDEX}, INDEX, "not clearly"),
             ("D11", {"schemaVersion": 2}, oci.MANIFEST, "not clearly"),
             ("D11", {**good, "mediaType": "x/y"}, "x/y", "'x/y' and says 'x/y'"),
             ("D11", b'{"layers": [], "layers": []}', oci.MANIFEST, "not JSON as it should be"),
@@ -760,7 +760,7 @@ class Pushes(Scratch):
 
     def test_what_else_a_tag_may_have(self) -> None:
         for data in (b"[", b"{}", b'{"layers": 7}', b'{"manifests": []}', b"<html>"):
-            self.manifest(data, "text/html" if data[:1] == b"<" else oci.INDEX)
+            self.manifest(data, "text/html" if data[:1] == b"<" else INDEX)
             self.server.blobs.clear()
             self.push(self.image)
             self.assertEqual(self.there(), self.image.manifest.digest)
@@ -790,7 +790,7 @@ class Pushes(Scratch):
         for name, near in (("", (f"{self.host}/base", "elsewhere.example/base")),
                            (f"{self.host}/base:1@sha256:x", ())):  # fmt: skip
             self.server.blobs.pop(PATH, None)
-            image = dataclasses.replace(self.image, base_name=name)
+            image = self.image._replace(base_name=name)
             (sent,) = self.push(image, mount_from=near)
             self.assertEqual(self.there(), self.image.manifest.digest)
             self.assertEqual(sent.layers_there, 1)

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from unittest import mock
 
 from eggcrate.errors import TransportError
-from eggcrate.image import oci
-from eggcrate.image.oci import Descriptor, Reference
+from eggcrate.image.descriptor import INDEX, Descriptor
+from eggcrate.image.oci import Reference
 from eggcrate.image.store import Store
 from eggcrate.image.stored import Stored
 from eggcrate.tests import layers
@@ -186,7 +186,7 @@ class Open(Server):
         raw = self.skopeo(
             "inspect", "--tls-verify=false", "--raw", f"docker://{self.host}/{self.path}:{tag}"
         )
-        self.assertEqual(json.loads(raw)["mediaType"], oci.INDEX)
+        self.assertEqual(json.loads(raw)["mediaType"], INDEX)
 
     def test_what_is_not_there(self) -> None:
         repository = Repository(self.host, self.path, access=self.access)

@@ -32,9 +32,9 @@ from eggcrate.image.plan import (
     merge,
     symlink,
 )
-from eggcrate.image.progress import amount
 from eggcrate.image.report import Box, blocks, file_type, report, share, squarify
 from eggcrate.image.store import Store
+from eggcrate.image.words import amount
 from eggcrate.tests import layers
 
 # Prints the digest of the page of the example, made from nothing.

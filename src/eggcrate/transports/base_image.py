@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 from eggcrate.errors import EggcrateError, SettingsError, TransportError
 from eggcrate.image import oci
 from eggcrate.image.compression import SUFFIX, faults, plain
-from eggcrate.image.oci import Descriptor, Platform
+from eggcrate.image.descriptor import INDEX, Descriptor
+from eggcrate.image.oci import Platform
 from eggcrate.image.plan import BASE, FileEntry, FileType, directory, printable
-from eggcrate.image.progress import amount
 from eggcrate.image.store import Store
+from eggcrate.image.words import amount
 
 if TYPE_CHECKING:
     from eggcrate.transports.connection import Access
@@ -49,7 +50,7 @@ _DEEPEST_INDEX = 4
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-INDEXES = (oci.INDEX, _DOCKER_INDEX)
+INDEXES = (INDEX, _DOCKER_INDEX)
 MANIFESTS = (oci.MANIFEST, _DOCKER_MANIFEST)
 _OLD = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:prettyjws|json)")
 # Docker's layers, and OCI's names for the same bytes
@@ -237,8 +238,8 @@ class _Layout:
     def top(self) -> tuple[bytes, str]:
         data = self._read("index.json", _MOST_DOCUMENT)
         if not self._tag:
-            return data, oci.INDEX
-        entries = _parsed(self._name, data, oci.INDEX).get("manifests")
+            return data, INDEX
+        entries = _parsed(self._name, data, INDEX).get("manifests")
         chosen = [
             entry
             for entry in entries or ()
@@ -251,8 +252,8 @@ class _Layout:
                 f"the base {self._name} has no image {self._tag}",
                 "name one that is in it, or none, where it has one image only",
             )
-        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": chosen}
-        return oci.document(index), oci.INDEX
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": chosen}
+        return oci.document(index), INDEX
 
     def document(self, descriptor: Descriptor) -> bytes:
         return self._read(_blob_name(descriptor.digest), descriptor.size)
@@ -430,7 +431,7 @@ def _candidates(
 def _config_of(name: str, source: Source, manifest: Mapping[str, Any]) -> dict[str, Any]:
     descriptor = _descriptor(name, manifest.get("config"))
     # whatever it calls itself, the manifest's kind says that it is a config
-    descriptor = dataclasses.replace(descriptor, media_type=oci.CONFIG)
+    descriptor = descriptor._replace(media_type=oci.CONFIG)
     return _parsed(name, _verified(name, source, descriptor), oci.CONFIG)
 
 
@@ -546,9 +547,7 @@ def read(
             key,
             {
                 "config": [store.put(config), len(config)],
-                "layers": [
-                    [*dataclasses.astuple(m.descriptor), m.diff_id, m.size] for m in made
-                ],
+                "layers": [[*m.descriptor, m.diff_id, m.size] for m in made],
             },
         )
         image = BaseImage(_public(name), digest, document, made)
@@ -618,8 +617,8 @@ def _pulled(
         raise _damaged(name, "it has changed while it was read")
     document = _parsed(name, manifest, descriptor.media_type)
     layers = _layers(name, document)
-    config_descriptor = dataclasses.replace(
-        _descriptor(name, document.get("config")), media_type=oci.CONFIG
+    config_descriptor = _descriptor(name, document.get("config"))._replace(
+        media_type=oci.CONFIG
     )
     config = _verified(name, source, config_descriptor)
     _is_platform(name, _parsed(name, config, oci.CONFIG), platform)
@@ -643,7 +642,7 @@ def _layers(name: str, manifest: Mapping[str, Any]) -> tuple[Descriptor, ...]:
                 f"{printable(descriptor.media_type)}, which is not read here",
                 "take a base whose layers are tar, tar+gzip or tar+zstd, and in the registry",
             )
-        layers.append(dataclasses.replace(descriptor, media_type=media_type))
+        layers.append(descriptor._replace(media_type=media_type))
     return tuple(layers)
 
 

@@ -1,38 +1,34 @@
 """A container engine, Docker's or podman: an image is put into it, layer by missing layer.
 
-What a load takes is asked over the engine's socket with the standard library: to import the
-docker SDK takes three times as long as the load of a changed line.  Where the engine is
-elsewhere (``ssh://``, ``tcp://`` with TLS), and for all else, the SDK is asked.
+What a load takes is asked over the engine's socket with little of the standard library: to
+import the docker SDK takes three times as long as the load of a changed line, and
+``http.client`` is a tenth of it.  Where the engine is elsewhere (``ssh://``, ``tcp://`` with
+TLS), and for all else, the SDK is asked.
 """
 
 from __future__ import annotations
 
-import base64
-import collections
 import contextlib
-import dataclasses
-import http.client
 import json
-import logging
 import os
 import pathlib
 import re
 import socket
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from eggcrate.errors import EggcrateError, TransportError
-from eggcrate.image.layers import BLOCKSIZE, tar_header
-from eggcrate.image.plan import FileEntry, FileType
-from eggcrate.image.progress import status
 from eggcrate.image.stored import Stored
-
-logger = logging.getLogger(__name__)
 
 # what the docker SDK takes as well
 _OLDEST = (1, 24)
 _SECONDS = 600
+# so many of its images an engine is asked for, and none where no more than so many bytes lack
+_IMAGES = 100
+_LITTLE = 1 << 18
+# the longest line of an answer's head
+_LINE = 1 << 16
 # what an engine is asked first
 _FIRST = "asked for its version"
 _HOW_TO_START = (
@@ -41,8 +37,7 @@ _HOW_TO_START = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What a load has done: how many layers were sent, and how many bytes in all.
 
     ``engine`` is its name and version; ``unchanged`` says that the image was there.
@@ -132,7 +127,7 @@ class Engine:
         self._api: Any = None
         try:
             with self.asked(_FIRST):
-                self._api = _client(host) if whole_api or _needs_sdk(host) else _Socket(host)
+                self._api = _client(host) if _needs_sdk(host) else _Socket(host)
                 version = self._api.version(api_version=False)
         except TransportError:
             self.close()
@@ -143,14 +138,19 @@ class Engine:
         name = "podman" if self.is_podman else "Docker"
         number = str(version.get("Version", ""))
         self.name = f"{name} {'.'.join(number.split('.')[:2])}".strip()
-        spoken = _numbers(str(version.get("ApiVersion", "")))
-        if spoken < _OLDEST:
+        spoken = str(version.get("ApiVersion", ""))
+        if _numbers(spoken) < _OLDEST:
             self.close()
             raise TransportError(
-                f"{self.name} at {host} is too old: it speaks version "
-                f"{version.get('ApiVersion')} of the API, and 1.24 is needed",
+                f"{self.name} at {host} is too old: it speaks version {spoken} of the API, and "
+                "1.24 is needed",
                 "use Docker 1.12 or newer, or bin/image save and its own load command",
             )
+        if whole_api and isinstance(self._api, _Socket):
+            # that there is no engine is said without the SDK, which leaves sockets open then
+            self._api.close()
+            with self.asked(_FIRST):
+                self._api = _client(host, spoken)
 
     @property
     def api(self) -> Any:
@@ -223,32 +223,38 @@ class Engine:
         """
         if self._has(image):
             return Loaded(self.name, 0, 0, unchanged=True)
-        known = 0 if self.is_podman else self._known_layers(image)
+        known = self._known_layers(image)
         try:
             size = self._send(image, known)
         except _Refused:
             if not known:
                 raise
             # a layer has gone meanwhile, or this engine looks into the archive for all of them
-            known = 0
+            known = frozenset()
             size = self._send(image, known)
+        if self.is_podman and len(image.references) > 1:
+            self._has(image)  # all its names, of which the archive has one
         if self._id(image.references[0]) not in _ids(image):
             raise TransportError(
                 f"{self.name} has loaded another image than {image.references[0]}",
                 "see what its log says, and load again",
             )
-        return Loaded(self.name, len(image.layers) - known, size)
+        sent = [diff_id for diff_id in image.diff_ids if diff_id not in known]
+        return Loaded(self.name, len(sent), size)
 
-    def _id(self, reference: str) -> str | None:
-        """The ID of the image with that name or ID; None where there is none."""
+    def _inspected(self, reference: str) -> Mapping[str, Any] | None:
+        """What is known of the image with that name or ID; None where there is none."""
         with self.asked("asked for an image"):
             try:
-                found = str(self._api.inspect_image(reference)["Id"])
+                return dict(self._api.inspect_image(reference))
             except Exception as error:
                 if _said(error)[1] == 404:
                     return None
                 raise
-        return found.removeprefix("sha256:")
+
+    def _id(self, reference: str) -> str | None:
+        found = self._inspected(reference)
+        return None if found is None else str(found["Id"]).removeprefix("sha256:")
 
     def _has(self, image: Stored) -> bool:
         """Whether the image was there; it has all its names now."""
@@ -262,46 +268,57 @@ class Engine:
                     self._api.tag(image.config.digest, repository, tag)
         return True
 
-    def _known_layers(self, image: Stored) -> int:
-        """How many of the image's first layers the engine has, one upon the other.
+    def _known_layers(self, image: Stored) -> frozenset[str]:
+        """The diff ids of the image's layers that need not be sent.
 
-        A layer is known by all that is below it: one that comes later counts only where all
-        before it are the same.
+        Docker knows a layer by all that is below it: one that comes later counts only where
+        all before it are the same.  podman looks for each by itself.
         """
-        wanted = list(image.diff_ids)
-        best = 0
+        best: frozenset[str] = frozenset()
+
+        def enough(found: Mapping[str, Any] | None) -> bool:
+            """Whether it is no use to ask on, now that the image ``found`` counts, too."""
+            nonlocal best
+            layers = ((found or {}).get("RootFS") or {}).get("Layers") or []
+            if self.is_podman:
+                best |= set(layers).intersection(image.diff_ids)
+            else:
+                count = _common(image.diff_ids, layers)
+                best = max(best, frozenset(image.diff_ids[:count]), key=len)
+            sizes = (
+                layer.size
+                for layer, diff_id in zip(image.layers, image.diff_ids, strict=True)
+                if diff_id not in best
+            )
+            return sum(sizes) <= _LITTLE
+
+        # the image of the same name most likely has the most
+        if any(enough(self._inspected(reference)) for reference in image.references):
+            return best
         names = {reference.rpartition(":")[0] for reference in image.references}
         with self.asked("asked for its images"):
             listed = self._api.images(all=True)
-            # the last image of the same name most likely has the most
-            listed.sort(
-                key=lambda one: (
-                    not any(
-                        _full_name(tag).rpartition(":")[0] in names
-                        for tag in one.get("RepoTags") or ()
-                    ),
-                    -int(one.get("Created") or 0),
-                )
+        listed.sort(
+            key=lambda one: (
+                not any(
+                    _full_name(tag).rpartition(":")[0] in names
+                    for tag in one.get("RepoTags") or ()
+                ),
+                -int(one.get("Created") or 0),
             )
-            for one in listed[:200]:
-                try:
-                    layers = self._api.inspect_image(one["Id"])["RootFS"].get("Layers") or []
-                except Exception as error:
-                    if _said(error)[1] == 404:
-                        continue  # removed meanwhile
-                    raise
-                best = max(best, _common(wanted, layers))
-                if best >= len(wanted) - 1:
-                    break
+        )
+        any(enough(self._inspected(one["Id"])) for one in listed[:_IMAGES])
         return best
 
-    def _send(self, image: Stored, known: int) -> int:
+    def _send(self, image: Stored, known: Collection[str]) -> int:
         """How many bytes were sent; what the engine complains about in its answer is raised."""
         size = 0
+        # podman takes a Docker archive only with all its layers
+        archive = image.oci_archive if self.is_podman else image.docker_archive
 
         def counted() -> Iterator[bytes]:
             nonlocal size
-            for data in image.docker_archive(known):
+            for data in archive(known):
                 size += len(data)
                 yield data
 
@@ -352,6 +369,13 @@ class Engine:
             **({"networkmode": network} if network else {}),
             **({"version": "2"} if buildkit else {}),
         }
+        # who loads an image needs none of these
+        import collections
+        import logging
+
+        from eggcrate.image.progress import status
+
+        logger = logging.getLogger(__name__)
         last: collections.deque[str] = collections.deque(maxlen=15)
         with self.asked("asked to build"), status(logger, "building") as told:
             answer = self._api.post(
@@ -414,6 +438,9 @@ _STEP = re.compile(r"Step \d|STEP \d|\[")
 
 def _tar(context: pathlib.Path, names: Sequence[str]) -> Iterator[bytes]:
     """A directory as a tar, piece by piece; no times and owners, on which no layer depends."""
+    from eggcrate.image.layers import BLOCKSIZE, tar_header
+    from eggcrate.image.plan import FileEntry, FileType
+
     for name in names:
         top = context / name
         paths = [top, *sorted(top.rglob("*"))] if top.is_dir() else [top]
@@ -441,6 +468,8 @@ def _tar(context: pathlib.Path, names: Sequence[str]) -> Iterator[bytes]:
 def _told(line: Mapping[str, Any]) -> Iterator[str]:
     """The lines of text in a line of a build's answer."""
     if line.get("id") == "moby.buildkit.trace" and isinstance(line.get("aux"), str):
+        import base64
+
         texts = _traced(base64.b64decode(line["aux"]))
     else:
         texts = iter((str(line.get("stream") or ""),))
@@ -508,7 +537,7 @@ def complaint_of(line: Mapping[str, Any]) -> str:
     return str(line.get("error") or "")
 
 
-def _common(one: list[str], other: list[str]) -> int:
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
     count = 0
     for first, second in zip(one, other, strict=False):
         if first != second:
@@ -586,8 +615,8 @@ def _needs_sdk(host: str) -> bool:
     )
 
 
-def _client(host: str) -> Any:
-    """A client of the docker SDK."""
+def _client(host: str, version: str = "auto") -> Any:
+    """A client of the docker SDK, which speaks that version of the API."""
     try:
         import docker
         import docker.tls
@@ -610,7 +639,7 @@ def _client(host: str) -> Any:
         )
     return docker.APIClient(
         base_url=host,
-        version="auto",
+        version=version,
         timeout=_SECONDS,
         tls=tls,
         use_ssh_client=host.startswith("ssh://"),
@@ -620,17 +649,16 @@ def _client(host: str) -> Any:
 # The socket
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a socket in the file system."""
+class _Answer(NamedTuple):
+    """An answer over HTTP; the names of its headers are in lower case.
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self._path = path
+    ``last`` says that the connection ends with it.
+    """
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    last: bool
 
 
 def reach(host: str) -> None:
@@ -639,8 +667,7 @@ def reach(host: str) -> None:
     The docker SDK would leave the socket open with which it has found that out.
     """
     if host.startswith("unix://"):
-        with contextlib.closing(_Connection(host.removeprefix("unix://"))) as probe:
-            probe.connect()
+        _unix(host.removeprefix("unix://")).close()
 
 
 class _Socket:
@@ -648,9 +675,10 @@ class _Socket:
 
     def __init__(self, host: str) -> None:
         scheme, _, rest = host.partition("://")
-        self._connection: http.client.HTTPConnection
+        self._connect: Callable[[], socket.socket]
+        self._name = "localhost"
         if scheme == "unix":
-            self._connection = _Connection(rest)
+            self._connect = lambda: _unix(rest)
         else:
             address = urllib.parse.urlsplit(f"//{rest}")
             if scheme not in ("tcp", "http") or not address.hostname:
@@ -658,14 +686,20 @@ class _Socket:
                     f"{host} is no address of an engine",
                     "write unix:///run/docker.sock, tcp://HOST:2375 or ssh://USER@HOST",
                 )
-            self._connection = http.client.HTTPConnection(
-                address.hostname, address.port or 2375, timeout=_SECONDS
-            )
+            self._name = address.netloc
+            place = (address.hostname, address.port or 2375)
+            self._connect = lambda: socket.create_connection(place, _SECONDS)
+        self._connection: socket.socket | None = None
+        self._stream: BinaryIO | None = None
         self._prefix = ""
 
     def close(self) -> None:
         """Drop the connection."""
-        self._connection.close()
+        if self._stream is not None:
+            self._stream.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._stream = self._connection = None
 
     def _ask(
         self,
@@ -673,45 +707,134 @@ class _Socket:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Iterable[bytes] | None = None,
-    ) -> http.client.HTTPResponse:
+    ) -> _Answer:
         target = self._prefix + urllib.parse.quote(path, safe="/:")
         if query:
             target += f"?{urllib.parse.urlencode(query)}"
-        headers = {} if body is None else {"Content-Type": "application/x-tar"}
+        head = [f"{method} {target} HTTP/1.1", f"Host: {self._name}"]
+        if body is not None:
+            head += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
+        elif method == "POST":
+            head.append("Content-Length: 0")
+        answer = None
         try:
-            self._connection.request(method, target, body, headers)
-        except BrokenPipeError:
+            answer = self._answered("\r\n".join([*head, "", ""]).encode(), body)
+        finally:
+            # after an error nobody knows what comes next
+            if answer is None or answer.last or body is not None:
+                self.close()
+        if answer.status >= 400:
+            raise _Refused(_message(answer.body, str(answer.status)), answer.status)
+        return answer
+
+    def _answered(self, head: bytes, body: Iterable[bytes] | None) -> _Answer:
+        if self._connection is None or self._stream is None:
+            self._connection = self._connect()
+            self._stream = self._connection.makefile("rb")
+        try:
+            self._connection.sendall(head)
+            if body is not None:
+                for data in body:
+                    if data:
+                        self._connection.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+                self._connection.sendall(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
             if body is None:
                 raise
             # it may have answered before it had read all
-        response = self._connection.getresponse()
-        if response.status >= 400:
-            data = response.read()
-            raise _Refused(_message(data, response.reason), response.status)
-        return response
+        return _answer(self._stream)
 
     def version(self, api_version: bool = True) -> dict[str, Any]:
         """What the engine is; from now on its own version of the API is spoken."""
-        found = json.loads(self._ask("GET", "/version").read())
+        found = self._pinged() or dict(json.loads(self._ask("GET", "/version").body))
         spoken = str(found["ApiVersion"])
         self._prefix = f"/v{spoken}" if re.fullmatch(r"[0-9.]+", spoken) else ""
-        return dict(found)
+        return found
+
+    def _pinged(self) -> dict[str, Any]:
+        """What an answer without content says; for /version Docker asks runc and others."""
+        try:
+            headers = self._ask("GET", "/_ping").headers
+        except _Refused:
+            return {}
+        # Docker/28.2.2 (linux), Libpod/4.3.1 (linux)
+        server = re.match(r"(Docker|Libpod)/(\S+)", headers.get("server", ""))
+        if server is None or not headers.get("api-version"):
+            return {}
+        name = {"Docker": "Engine", "Libpod": "Podman Engine"}[server[1]]
+        return {
+            "ApiVersion": headers["api-version"],
+            "Version": server[2],
+            "Components": [{"Name": name}],
+        }
 
     def images(self, *, all: bool) -> list[dict[str, Any]]:  # noqa: A002 - the SDK's name for it
         """Its images, in short."""
-        found = json.loads(self._ask("GET", "/images/json", {"all": str(int(all))}).read())
+        found = json.loads(self._ask("GET", "/images/json", {"all": str(int(all))}).body)
         return list(found)
 
     def inspect_image(self, image: str) -> dict[str, Any]:
         """All that it knows of an image."""
-        return dict(json.loads(self._ask("GET", f"/images/{image}/json").read()))
+        return dict(json.loads(self._ask("GET", f"/images/{image}/json").body))
 
     def load_image(self, data: Iterable[bytes]) -> Iterable[dict[str, Any]]:
         """Load an archive; what it says meanwhile."""
-        answer = self._ask("POST", "/images/load", {"quiet": "1"}, data).read()
+        answer = self._ask("POST", "/images/load", {"quiet": "1"}, data).body
         return [json.loads(line) for line in answer.splitlines() if line.strip()]
 
     def tag(self, image: str, repository: str, tag: str) -> object:
         """Give an image a name."""
         query = {"repo": repository, "tag": tag}
-        return self._ask("POST", f"/images/{image}/tag", query).read()
+        return self._ask("POST", f"/images/{image}/tag", query)
+
+
+def _unix(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_SECONDS)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _answer(stream: BinaryIO) -> _Answer:
+    """The next answer (RFC 9112); ValueError for what is none."""
+    status = 100
+    headers: dict[str, str] = {}
+    version = ""
+    while 100 <= status < 200:
+        line = stream.readline(_LINE)
+        if not line:
+            raise ConnectionResetError("no answer")
+        version, _, rest = line.decode("latin-1").partition(" ")
+        if not version.startswith("HTTP/1."):
+            raise ValueError(line)
+        status = int(rest[:3])
+        headers = {}
+        while header := stream.readline(_LINE).decode("latin-1").rstrip("\r\n"):
+            name, _, value = header.partition(":")
+            headers[name.lower()] = value.strip()
+    closes = version == "HTTP/1.0" or headers.get("connection", "").lower() == "close"
+    if status in (204, 304):
+        return _Answer(status, headers, b"", closes)
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        body = []
+        while size := int(stream.readline(_LINE).partition(b";")[0], 16):
+            body.append(_exactly(stream, size))
+            stream.readline(_LINE)
+        while stream.readline(_LINE).strip():
+            pass
+        return _Answer(status, headers, b"".join(body), closes)
+    if "content-length" in headers:
+        data = _exactly(stream, int(headers["content-length"]))
+        return _Answer(status, headers, data, closes)
+    return _Answer(status, headers, stream.read(), True)
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise ConnectionResetError("the answer ends too early")
+    return data

@@ -22,10 +22,12 @@ from typing import Any, BinaryIO
 
 from eggcrate.errors import TransportError
 from eggcrate.image import oci
-from eggcrate.image.oci import Descriptor, Reference
-from eggcrate.image.progress import amount, progress
+from eggcrate.image.descriptor import INDEX, Descriptor
+from eggcrate.image.oci import Reference
+from eggcrate.image.progress import progress
 from eggcrate.image.store import Store
 from eggcrate.image.stored import Stored
+from eggcrate.image.words import amount
 from eggcrate.transports.connection import (
     PASSING,
     Access,
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _IMAGES = (oci.MANIFEST, DOCKER_MANIFEST)
-_INDEXES = (oci.INDEX, DOCKER_LIST)
+_INDEXES = (INDEX, DOCKER_LIST)
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 _EMPTY = "application/vnd.oci.empty.v1+json"
 # the limit that registries have, too (distribution-spec, "Pushing Manifests")
@@ -680,7 +682,7 @@ class Repository:
             index = oci.document(
                 {
                     "schemaVersion": 2,
-                    "mediaType": oci.INDEX,
+                    "mediaType": INDEX,
                     "manifests": sorted((*entries, entry), key=lambda item: item["digest"]),
                 }
             )
@@ -694,7 +696,7 @@ class Repository:
 
     def _put_list(self, index: bytes, tag: str) -> None:
         try:
-            self.put_manifest(index, oci.INDEX, tag)
+            self.put_manifest(index, INDEX, tag)
         except TransportError as error:
             if self.digest(tag) not in (None, digest_of(index)):
                 raise _Overtaken from error
@@ -866,9 +868,9 @@ def push(
     near = (oci.repository(image.base_name), *mount_from)
     known = [name.partition("/")[::2] for name in near]
     documents = {}
-    for manifest in (image.manifest, *(one.manifest for one in image.images)):
-        with image.open(manifest) as stream:
-            documents[manifest] = stream.read()
+    for blob in (image.manifest, *(one.manifest for one in image.images)):
+        with image.open(blob) as stream:
+            documents[blob] = stream.read()
     pushes = []
     for (host, path), names in places.items():
         sources = [other for at, other in (*known, *places) if at == host and other != path]
