@@ -78,7 +78,7 @@ class OnBases(layers.Layer):
                 f"buildout:eggs-directory={ROOT}/eggs",
             ],
             cwd=path,
-            env={**os.environ, "PYTHONPATH": ""},
+            env={**os.environ, **layers.BUILDOUT_ENVIRON},
             capture_output=True,
             text=True,
             check=False,

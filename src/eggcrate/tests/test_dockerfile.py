@@ -491,7 +491,7 @@ command = '${{buildout:bin-directory}}/hello'
             cwd=where,
             env={
                 **os.environ,
-                "PYTHONPATH": "",
+                **layers.BUILDOUT_ENVIRON,
                 "DOCKER_HOST": host,
                 "DOCKER_BUILDKIT": buildkit,
                 "PIP_INDEX_URL": f"http://127.0.0.1:{self.seen.port}/simple/",

@@ -94,7 +94,7 @@ def run_buildout(
             *options,
         ],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, **layers.BUILDOUT_ENVIRON},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
