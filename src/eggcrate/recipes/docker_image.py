@@ -576,7 +576,8 @@ class Recipe:
             run_directory = self.buildout[supervisor].get("run-directory", run_directory)
         return Site(
             directory=directory,
-            eggs=pathlib.Path(settings["eggs-directory"]),
+            # scripts name what links lead to
+            eggs=pathlib.Path(os.path.realpath(settings["eggs-directory"])),
             develop_eggs=develop_eggs,
             bin=pathlib.Path(settings["bin-directory"]),
             parts=pathlib.Path(settings["parts-directory"]),

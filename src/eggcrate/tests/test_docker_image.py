@@ -61,6 +61,14 @@ class OptionsTest(unittest.TestCase):
         self.recipe(os_packages="nginx-light")
         self.assertEqual(sorted(os.listdir(self.directory)), before)
 
+    def test_a_directory_of_eggs_that_is_a_link(self) -> None:
+        """zc.buildout writes what it leads to into scripts."""
+        eggs = pathlib.Path(self.directory, "shared").resolve()
+        eggs.mkdir()
+        os.symlink(eggs, f"{self.directory}/link")
+        self.buildout["buildout"]["eggs-directory"] = f"{self.directory}/link"
+        self.assertEqual(self.recipe()._settings(()).site.eggs, eggs)
+
     def test_parts_are_those_before_it(self) -> None:
         self.assertEqual(self.recipe()._parts, ["app", "circus"])
 
