@@ -662,6 +662,7 @@ def _docker_archive(name: str, path: str = "") -> tuple[_Place, Mapping[str, Any
         raise _damaged(name, f"manifest.json is no JSON: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
         raise _damaged(name, "manifest.json is no list")
+    offered = [printable(one) for item in entries for one in _full_names(item)]
     if wanted and not path:
         full = _reference(name, wanted, daemon=False)
         entries = [
@@ -671,8 +672,9 @@ def _docker_archive(name: str, path: str = "") -> tuple[_Place, Mapping[str, Any
             or full in _full_names(item)
         ]
     if len(entries) != 1:
+        has = f"{len(entries)} images" if entries else "no image of that name"
         raise TransportError(
-            f"the base {name} has {len(entries)} images of that name",
+            f"the base {name} has {has}; in the archive are {', '.join(offered) or 'none'}",
             "say which: add a colon and one of its references",
         )
     return place, entries[0]
