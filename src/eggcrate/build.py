@@ -89,17 +89,10 @@ def _settle(settings: ImageSettings, images: Sequence[Image], store: Store) -> N
         if path.name not in wanted:
             remove(path)
     if settings.platforms:
-        _write(settings, whole(settings, images, store), store)
+        mine = this_platform()
+        default = next((image for image in images if image.platform == mine), images[0])
+        _write(settings, layout.index_of(images, default, store), store)
         remove(settings.location / "plan.txt")
-
-
-def whole(settings: ImageSettings, images: Sequence[Image], store: Store) -> Image | ImageIndex:
-    """What the images of the platforms make: an index, or where there is but one, that."""
-    if not settings.platforms:
-        return images[0]
-    mine = this_platform()
-    default = next((image for image in images if image.platform == mine), images[0])
-    return layout.index_of(images, default, store)
 
 
 def _made(settings: ImageSettings, store: Store) -> tuple[ImageSettings, Image, str]:

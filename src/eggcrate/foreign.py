@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Raise it whenever something else is kept of a wheel.
 FORMAT = 1
 
+# where it is not known: what nearly all wheels of these days run on (PEP 599)
+_OLD_GLIBC = (2, 17)
 # what says who has installed a distribution, and from where
 _OF_INSTALLER = ("INSTALLER", "REQUESTED", "direct_url.json")
 # where pip --target puts what does not go into site-packages, seen from there
@@ -80,7 +82,9 @@ def adapted(
     foreign = _foreign(tree, binaries, settings.platform.architecture)
     if not foreign:
         return list(tree.values())
-    glibc = c_library.version if c_library is not None and c_library.name == "glibc" else None
+    glibc = None
+    if c_library is None or c_library.name != "musl":
+        glibc = (c_library and c_library.version) or _OLD_GLIBC
     machines = machines_of_wheels(settings.platform.architecture)
     target = Target(str(settings.platform), machines, python, glibc)
     wanted = {(found.name, found.version) for found in foreign}

@@ -104,7 +104,12 @@ class Case(unittest.TestCase):
             (), ARM64, site, (), "/app", self.root, find_links=(str(self.wheels),), offline=True
         )
 
-    def adapted(self, entries: list[FileEntry], **more: object) -> dict[str, FileEntry]:
+    def adapted(
+        self,
+        entries: list[FileEntry],
+        c_library: CLibrary | None = GLIBC,
+        **more: object,
+    ) -> dict[str, FileEntry]:
         settings = dataclasses.replace(
             self.settings,
             **more,  # type: ignore[arg-type]  # each of its field's type
@@ -115,7 +120,7 @@ class Case(unittest.TestCase):
             settings,
             self.store,
             python=(3, 11),
-            c_library=GLIBC,
+            c_library=c_library,
         )
         return {entry.path: entry for entry in found}
 
@@ -196,6 +201,21 @@ class ReplacedTest(Case):
         tree = self.adapted([*entries, kept])
         self.assertEqual(tree[kept.path].type, FileType.REGULAR)
         self.assertEqual(tree[kept.path].data, b"pure = 1\n")
+
+    def test_each_c_library_has_its_wheels(self) -> None:
+        write_wheel(self.wheels, "fast", "1.0", "cp311-abi3-manylinux2014_aarch64")
+        write_wheel(self.wheels, "fast", "1.0", "cp311-abi3-musllinux_1_1_aarch64")
+        top = "app/parts/tool/lib/python3.11/site-packages/fast-1.0.dist-info"
+        for library, tag in (
+            (GLIBC, b"manylinux2014"),
+            (CLibrary("glibc"), b"manylinux2014"),
+            (CLibrary("musl"), b"musllinux_1_1"),
+            (None, b"manylinux2014"),
+        ):
+            with self.subTest(library):
+                tree = self.adapted(environment("fast", "1.0"), library)
+                with tree[f"{top}/WHEEL"].open() as stream:
+                    self.assertIn(b"-abi3-" + tag, stream.read())
 
     def test_two_versions_of_one_distribution(self) -> None:
         for version in ("1.0", "2.0"):
