@@ -242,12 +242,13 @@ class Recipe:
         It has the paths of what this process has loaded, and starts without the rest.
         """
         name = os.path.relpath(self._script, self.buildout["buildout"]["directory"])
+        develop_eggs = pathlib.Path(self.buildout["buildout"]["develop-eggs-directory"])
         lines = [
             *_interpreter_lines(sys.executable),
             "",
             "import sys",
             "",
-            f"sys.path[0:0] = {_module_places()!r}",
+            f"sys.path[0:0] = {_module_places(develop_eggs)!r}",
             "",
             "from eggcrate.console import main",
             "",
@@ -632,8 +633,11 @@ _MODULES = (
 _LONGEST_SHEBANG = 127
 
 
-def _module_places() -> list[str]:
-    """The directories from which this process imports eggcrate and what it needs."""
+def _module_places(develop_eggs: pathlib.Path) -> list[str]:
+    """The directories from which this process imports eggcrate and what it needs.
+
+    Of a develop egg the metadata may lie among ``develop_eggs`` alone.
+    """
     places: dict[str, None] = {}
     for module in _MODULES:
         try:
@@ -643,6 +647,8 @@ def _module_places() -> list[str]:
         if spec is not None and spec.origin is not None:
             above = module.count(".") + (1 if spec.submodule_search_locations else 0)
             places[os.fspath(pathlib.Path(spec.origin).parents[above])] = None
+    if any(develop_eggs.glob("eggcrate-*.dist-info")):
+        places[os.fspath(develop_eggs)] = None
     return list(places)
 
 

@@ -27,6 +27,7 @@ VALUES: dict[object, object] = {
     pathlib.Path: PATH,
     Site: SITE,
     Platform: Platform("linux", "arm64", "v8"),
+    tuple[Platform, ...]: (Platform("linux", "amd64"), Platform("linux", "arm64", "v8")),
     tuple[Reference, ...]: (Reference("docker.io", "acme/shop", "1"),),
     tuple[Part, ...]: (Part("app", (PATH,)), Part("nothing", ())),
     tuple[Include, ...]: (Include(PATH, "/there"),),
