@@ -156,7 +156,7 @@ class Bench:
 
     def push(self, who: str, host: str, name: str) -> Pushed:
         """Push the last image to a repository."""
-        path = docker_image._module_places(pathlib.Path())
+        path = docker_image._module_places(self.directory)
         environ = dict(os.environ)
         words = [sys.executable, "-I", "-c", _PUSH.format(path=path), str(self.directory)]
         words += ["-q", "push", "--insecure", host, f"{host}/{name}"]
