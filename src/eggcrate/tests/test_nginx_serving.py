@@ -79,13 +79,14 @@ class Site:
         self.directory.chmod(0o755)
         self.run = self.directory / "run"
         self.run.mkdir(mode=0o711)
-        self.port, self.tls_port = _free_port(), _free_port()
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
         self.application = f"127.0.0.1:{server.server_address[1]}"
+        # when the application has its own: the kernel would give it one of these
+        self.port, self.tls_port = _free_port(), _free_port()
         for name, text in (
             ("static/app.css", "a { color: red }\n" * 200),
             ("static/app.0123456789ab.css", "a { color: blue }\n"),
