@@ -37,12 +37,14 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """An image that was made, and what it took: layers and bytes that were not there before.
 
+    ``same`` says that it is the one that was there, to its last byte.
     The plans of its layers may have no entries, see :class:`eggcrate.record.Again`.
     """
 
     image: Image
     changed_layers: int
     changed_bytes: int
+    same: bool = True
 
 
 def build(settings: ImageSettings, store: Store) -> tuple[Outcome, ...]:
@@ -140,12 +142,13 @@ def _written(settings: ImageSettings, image: Image, text: str, store: Store) -> 
     """What the image is, when it is at its location."""
     before = layout.layer_digests(settings.location / "oci")
     new = [layer for layer in image.layers if layer.descriptor.digest not in before]
+    same = _read(settings.location / "digest") == f"{image.manifest.digest}\n".encode()
     _write(settings, image, store, text)
     if settings.base:
         from eggcrate.bases import keep_lock
 
         keep_lock(settings)
-    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new))
+    return Outcome(image, len(new), sum(layer.descriptor.size for layer in new), same)
 
 
 @contextlib.contextmanager
@@ -179,6 +182,8 @@ def summary(settings: ImageSettings, outcomes: Sequence[Outcome]) -> Iterator[st
             f"{outcome.changed_layers} changed, {amount(outcome.changed_bytes)}"
             if outcome.changed_layers
             else "unchanged"
+            if outcome.same
+            else "no layer changed"
         )
         yield (
             f"{image.platform if settings.platforms else names}  {image.manifest.digest}  "

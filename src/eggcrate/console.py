@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -129,8 +130,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
     )
     push.add_argument(
         "--attach",
+        action="append",
         metavar="WHAT",
-        default="",
+        default=[],
         help="what is to be found with the image, of sbom (CycloneDX), spdx and provenance: "
         "words with commas between",
     )
@@ -396,11 +398,11 @@ _ATTACHED = {
 
 
 def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    from eggcrate.image.oci import parse
+    from eggcrate.image.oci import HOST, parse
     from eggcrate.image.stored import stored
     from eggcrate.transports import registry
 
-    wanted = [word for word in options.attach.split(",") if word]
+    wanted = [word for text in options.attach for word in text.split(",") if word]
     for word in wanted:
         if word not in _ATTACHED:
             raise PlanError(
@@ -417,6 +419,12 @@ def _push(options: argparse.Namespace, settings: ImageSettings, store: Store) ->
             if not options.quiet:
                 print(line, flush=True)
         return 0
+    for host in (*options.insecure, *options.token_host):
+        if re.fullmatch(HOST, host) is None:
+            raise PlanError(
+                f"{host!r} is not a host",
+                "name it as it stands in a reference: registry.example:5000",
+            )
     image = stored(settings.location / "oci")
     access = registry.Access(
         insecure=frozenset((*settings.insecure_registries, *options.insecure)),
@@ -479,7 +487,13 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
         environment = runtime.given(path, declared, options.customer)
     for word in options.env:
         name, equals, value = word.partition("=")
-        environment[name] = value if equals else os.environ.get(name, "")
+        if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) is None:
+            raise PlanError(f"--env {word} has no name of a variable", "write NAME=VALUE")
+        if not equals and name not in os.environ:
+            raise PlanError(
+                f"--env {name}: there is no such variable here", f"write --env {name}=VALUE"
+            )
+        environment[name] = value if equals else os.environ[name]
     values = runtime.check(declared, environment, source)
     for warning in values.warnings if values else ():
         print(warning, file=sys.stderr)

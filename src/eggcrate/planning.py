@@ -9,7 +9,9 @@ import logging
 import os
 import pathlib
 import posixpath
+import re
 import shutil
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,6 +60,11 @@ _RUNTIME_PLACES = sorted({os.fspath(_RUNTIME_HERE), os.path.realpath(_RUNTIME_HE
 #: what PID 1 has to know of runtime settings, in the image
 SETTINGS_FILE = f"{_RUNTIME}/settings/{FILE}"
 _STARTS = "starts the container"
+# what engines take (moby, signal.ParseSignal), by name or number
+_SIGNAL = re.compile(
+    rf"(?:SIG)?(?:{'|'.join(name[3:] for name in signal.Signals.__members__)}"
+    r"|RTM(?:IN|AX)(?:[+-]\d{1,2})?)|\d{1,2}"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -208,6 +215,7 @@ def plan_image(
         *libraries.check_interpreters(closure.scripts, tree, search=search.split(":")),
         *virtualenv.check(tree, python),
         *_check_command(runtime, tree),
+        *_check_base(settings, runtime, tree),
     ]
     raise_all(errors)
     plan = plan_layers(
@@ -613,6 +621,29 @@ def runtime_config(
         stop_signal=("stop-signal" in inherited and said.stop_signal) or settings.stop_signal,
         healthcheck=Healthcheck(relocated(check)) if check else said.healthcheck,
     )
+
+
+def _check_base(
+    settings: ImageSettings, runtime: RuntimeConfig, tree: Mapping[str, FileEntry]
+) -> Iterator[EggcrateError]:
+    """What a base says of how it is run, and no engine would do."""
+    user = runtime.user.partition(":")[0]
+    if not user.isdigit():
+        passwd = tree.get(resolve("etc/passwd", tree, last=True))
+        names = set()
+        if passwd is not None and passwd.type is FileType.REGULAR:
+            with passwd.open() as stream:
+                names = {line.partition(b":")[0] for line in stream.read().splitlines()}
+        if os.fsencode(user) not in names:
+            yield PlanError(
+                f"the base {settings.base} runs as {user!r}, whom its /etc/passwd has not",
+                "set user to a number, 10001 say, or take another base",
+            )
+    if not _SIGNAL.fullmatch(runtime.stop_signal):
+        yield PlanError(
+            f"the base {settings.base} has {runtime.stop_signal!r} for its stop signal",
+            "set stop-signal, SIGTERM say, or take another base",
+        )
 
 
 def _check_command(

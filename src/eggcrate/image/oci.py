@@ -24,6 +24,8 @@ _NAME = re.compile(
     r"|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
     rf"(?P<path>{_COMPONENT}(?:/{_COMPONENT})*)"
 )
+#: a registry's host, as it stands in a reference
+HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _ID = re.compile(r"[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -252,6 +254,11 @@ def reference(name: str, tag: str) -> Reference:
             "use up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
         )
     host, path = match["host"] or "docker.io", match["path"]
+    port = re.search(r":([0-9]+)$", host)
+    if port and not 0 < int(port[1]) < 65536:
+        raise SettingsError(
+            f"the image name {name!r} has {port[1]} for a port", "use one from 1 to 65535"
+        )
     if host == "index.docker.io":
         host = "docker.io"
     if host == "docker.io" and "/" not in path:

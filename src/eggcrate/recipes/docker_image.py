@@ -74,7 +74,6 @@ _USER = re.compile(r"(?P<uid>[0-9]{1,10})(?::(?P<gid>[0-9]{1,10}))?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=\S+)?")
 _PORT = re.compile(r"(?P<port>[0-9]{1,5})(?:/(?:tcp|udp|sctp))?")
 _NUMBER = re.compile(r"[0-9]{1,12}")
-_HOST = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # the user and group that an image runs as, and the highest that engines take
 _UID = 10001
@@ -733,6 +732,8 @@ def _paths(option: str, text: str) -> tuple[str, ...]:
 
 
 def _hosts(options: Mapping[str, str], option: str) -> tuple[str, ...]:
+    from eggcrate.image.oci import HOST
+
     hosts = options.get(option, "").split()
     raise_all(
         SettingsError(
@@ -740,7 +741,7 @@ def _hosts(options: Mapping[str, str], option: str) -> tuple[str, ...]:
             "use names as they stand in a reference, one a word: registry.example:5000",
         )
         for host in hosts
-        if _HOST.fullmatch(host) is None
+        if re.fullmatch(HOST, host) is None
     )
     return tuple(dict.fromkeys(hosts))
 
@@ -799,7 +800,9 @@ def _platforms(text: str) -> tuple[Platform, ...]:
             errors.append(
                 SettingsError(
                     f"platform: there are no images for {word!r}",
-                    _nearest(word, known, f"use some of {', '.join(known)}"),
+                    _nearest(word, known, f"use some of {', '.join(known)}")
+                    if "," not in word
+                    else "write blanks between platforms",
                 )
             )
         else:

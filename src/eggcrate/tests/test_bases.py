@@ -50,6 +50,7 @@ def python(version: str = VERSION, top: str = "usr/local") -> list[tuple[str, An
     ]
 
 
+WHO = b"root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n"
 CONFIG = {
     "User": "www-data",
     "WorkingDir": "/srv",
@@ -132,7 +133,7 @@ class Builds(Case):
         self.assertEqual(ours, {"run", "usr", "usr/lib"})
 
     def test_what_is_inherited(self) -> None:
-        self.base(python(), **CONFIG)
+        self.base([*python(), ("etc/passwd", WHO)], **CONFIG)
         running = self.config()["config"]
         self.assertEqual(running["User"], "www-data")
         self.assertEqual(running["WorkingDir"], "/srv")
@@ -150,6 +151,19 @@ class Builds(Case):
         )
         self.assertNotIn("ExposedPorts", running)
         self.assertEqual(running["Entrypoint"][0], f"/usr/local/bin/python{VERSION}")
+
+    def test_what_no_engine_would_do(self) -> None:
+        for user, passwd in (("www-data", b""), ("data", WHO), ("www-data:www-data", b"x")):
+            self.base([*python(), ("etc/passwd", passwd)], User=user)
+            name = user.partition(":")[0]
+            with self.assertRaisesRegex(PlanError, f"runs as {name!r}, whom its /etc/passwd"):
+                self.build()
+        self.base(python(), User="33:33", StopSignal="SIGNOPE")
+        with self.assertRaisesRegex(PlanError, "has 'SIGNOPE' for its stop signal; set stop-"):
+            self.build()
+        for known in ("9", "TERM", "SIGRTMIN+3"):
+            self.base(python(), User="33:33", StopSignal=known)
+            self.assertEqual(self.config()["config"]["StopSignal"], known)
 
     def test_what_we_say_counts(self) -> None:
         self.base(python(), **CONFIG)

@@ -439,7 +439,7 @@ def _other_platform(name: str, offered: Iterable[Platform], wanted: Platform) ->
     these = ", ".join(sorted({printable(str(platform)) for platform in offered})) or "nothing"
     return TransportError(
         f"the base {name} is there for {these}, and the image is for {wanted}",
-        "take another base, or run buildout on a machine of that platform",
+        "take another base, or set platform to one that this base has",
     )
 
 

@@ -110,6 +110,8 @@ def _stopping(api: Any, identifier: str) -> Iterator[None]:
     def stop(*_: object) -> None:
         nonlocal asked
         asked += 1
+        if asked == 1:
+            print("stopping; the same once more kills it", file=sys.stderr, flush=True)
         # the output goes on meanwhile
         threading.Thread(target=tell, daemon=True).start()
 

@@ -197,7 +197,7 @@ class Engine:
                 "see what its log says, and run again",
             )
         said, status = _said(error)
-        if said is not None:
+        if said is not None and not (doing is _FIRST and status == 404):
             return TransportError(
                 f"the engine at {self.host} says {status or 'no'} when it was {doing}: {said}",
                 "mend that, or see what its log says",
@@ -394,7 +394,8 @@ class Engine:
                 if complaint := complaint_of(line):
                     self._failed(complaint, last)
                 for text in _told(line):
-                    last.append(text)
+                    if not _CHATTER.match(text):
+                        last.append(text)
                     logger.debug("%s", text)
                     told(text[:60] if _STEP.match(text) else "")
         with self.asked("asked for an image"):
@@ -433,6 +434,8 @@ class Engine:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# of the classic builder, about what it makes
+_CHATTER = re.compile(r" ---> |Removing intermediate container ")
 _STEP = re.compile(r"Step \d|STEP \d|\[")
 
 

@@ -57,8 +57,8 @@ _SMALL = 16 << 10
 # Up to so many bytes go with one request; what is larger is sent so that it can go on after
 # the connection is lost.
 _ONE_REQUEST = 8 << 20
-# What a request may have, from the whole to what is small enough for any server in front
-_CHUNKS = (1 << 62, 32 << 20, 8 << 20)
+# What a request may have, from the whole to what nginx lets through unless it is told more
+_CHUNKS = (1 << 62, 32 << 20, 8 << 20, 960 << 10)
 # what another session, or a moment later, may make good
 _UPLOAD_AGAIN = (*PASSING, 202, 204, 400, 404, 416)
 # What docker-registry says while somebody else pushes the same layer into the same repository:
@@ -424,6 +424,8 @@ class Repository:
             raise self._connection.refusal(answer, f"say whether it has {descriptor.digest}")
         length = answer.headers.get("content-length")
         if length not in (None, str(descriptor.size)):
+            if answer.is_page:
+                raise self._connection.page(answer)
             raise self._size(descriptor, f"{length} bytes")
         return True
 
@@ -533,7 +535,8 @@ class Repository:
     ) -> Answer:
         """Send what is not there yet, as far as the registry takes it; its last answer."""
         assert upload.location is not None
-        while descriptor.size > _ONE_REQUEST and upload.offset < descriptor.size:
+        in_parts = descriptor.size > min(_ONE_REQUEST, upload.chunk)
+        while in_parts and upload.offset < descriptor.size:
             end = min(upload.offset + upload.chunk, descriptor.size)
             answer = self._patch(descriptor, stream, upload, end, told)
             if answer.status not in (201, 202, 204) or _received(answer, end) not in (
@@ -714,10 +717,9 @@ class _Upload:
     def smaller(self, size: int) -> bool:
         """Whether less can go with a request, which it does from now on."""
         left = [chunk for chunk in _CHUNKS if chunk < min(self.chunk, size)]
-        if left and size > _ONE_REQUEST:
+        if left:
             self.chunk = left[0]
-            return True
-        return False
+        return bool(left)
 
 
 class _Overtaken(Exception):
