@@ -606,7 +606,8 @@ class Damaged(Case):
         self.assertIn("not one diff id for each layer", self.refused())
 
     def test_nothing_there(self) -> None:
-        self.assertIn("can't be read: No such file", self.refused("oci:/nonexistent"))
+        text = self.refused("oci:/nonexistent")
+        self.assertIn("can't be read: No such file or directory (/nonexistent/index", text)
         self.assertIn("can't be read: No such file", self.refused("oci-archive:/nonexistent"))
 
 

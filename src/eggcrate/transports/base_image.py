@@ -285,9 +285,11 @@ def _blob_name(digest: str) -> str:
 
 
 def _missing(name: str, error: OSError) -> TransportError:
+    which = f" ({error.filename})" if error.filename else ""
     return TransportError(
-        f"the base {name} can't be read: {error.strerror or error}",
-        "mend the path in the option base, or make the image there",
+        f"the base {name} can't be read: {error.strerror or error}{which}",
+        "see whether the path in the option base is right, and what is there is whole and of "
+        "that kind",
     )
 
 
