@@ -758,8 +758,9 @@ def _daemon(name: str) -> Iterator[Any]:
             "install it beside zc.buildout, .venv/bin/python -m pip install docker, or docker "
             "save the image and use docker-archive:",
         ) from error
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
-        reach(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+        reach(host)
         client = docker.from_env()
         with contextlib.closing(client):
             yield client
@@ -770,7 +771,8 @@ def _daemon(name: str) -> Iterator[Any]:
         ) from error
     except (docker.errors.DockerException, OSError) as error:
         raise TransportError(
-            f"the Docker Engine can't be asked for {name.removeprefix(DAEMON)}: {error}",
+            f"the Docker Engine at {host} can't be asked for {name.removeprefix(DAEMON)}: "
+            f"{getattr(error, 'strerror', None) or error}",
             "start it, let this user reach its socket, or set DOCKER_HOST",
         ) from error
 
