@@ -98,7 +98,12 @@ class FakeBase:
 
 
 class Buildout(unittest.TestCase):
-    """A buildout on disk with a part of each kind, and the settings of its image."""
+    """A buildout on disk with a part of each kind, and the settings of its image.
+
+    Its tests build it several times: they are no unit tests.
+    """
+
+    layer = layers.SLOW
 
     def setUp(self) -> None:
         scratch = tempfile.TemporaryDirectory()
@@ -603,8 +608,6 @@ class Edits:
 
 
 class Property(Buildout):
-    layer = layers.SLOW
-
     """After each of many edits, a build is what a build from nothing is."""
 
     def edit_and_compare(self, seed: int, rounds: int, wait: float) -> None:
@@ -834,8 +837,6 @@ class Quick(Buildout):
 class Noticed(Buildout):
     """Changes that show in no byte of an ordinary file."""
 
-    layer = layers.SLOW
-
     def setUp(self) -> None:
         super().setUp()
         self.answers = self.watched()
@@ -990,8 +991,6 @@ class Noticed(Buildout):
 
 class Other(Buildout):
     """Records that are of something else, or damaged, or of things that are gone."""
-
-    layer = layers.SLOW
 
     def setUp(self) -> None:
         super().setUp()
