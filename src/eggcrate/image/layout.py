@@ -99,11 +99,6 @@ class ImageIndex:
         found[self.manifest.digest] = self.manifest
         return tuple(found[digest] for digest in sorted(found))
 
-    @property
-    def size(self) -> int:
-        """What a registry would store, in bytes."""
-        return sum(blob.size for blob in self.blobs)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Below:

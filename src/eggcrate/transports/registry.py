@@ -146,19 +146,23 @@ class Repository:
 
     # Manifests
 
+    def _ask_for(self, method: str, reference: str) -> Answer:
+        """What the registry answers of a manifest, by a tag or a digest."""
+        _check(reference, self.name)
+        return self._connection.call(
+            method,
+            f"manifests/{reference}",
+            headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
+            limit=_LONGEST_MANIFEST,
+        )
+
     def manifest(self, reference: str) -> tuple[Descriptor, bytes]:
         """The manifest or index with a tag or a digest: its descriptor and its bytes.
 
         It is whole, of a known media type, and every digest in it has the form of one.
         """
         wanted = reference if ":" in reference else ""
-        _check(reference, self.name)
-        answer = self._connection.call(
-            "GET",
-            f"manifests/{reference}",
-            headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
-            limit=_LONGEST_MANIFEST,
-        )
+        answer = self._ask_for("GET", reference)
         if answer.status == 404:
             raise self._not_found(answer, reference)
         if answer.status != 200:
@@ -193,9 +197,7 @@ class Repository:
 
     def digest(self, reference: str) -> str | None:
         """The digest of the manifest with a tag or a digest; None where there is none."""
-        _check(reference, self.name)
-        headers = {"Accept": ", ".join((*_IMAGES, *_INDEXES))}
-        answer = self._connection.call("HEAD", f"manifests/{reference}", headers=headers)
+        answer = self._ask_for("HEAD", reference)
         if answer.status == 404:
             return None
         if answer.status != 200:
@@ -211,13 +213,7 @@ class Repository:
         Nor are there any where it can't be read: who asks is about to replace it.  Of an index
         they are those of its images, which are asked for ``within`` it.
         """
-        _check(reference, self.name)
-        answer = self._connection.call(
-            "GET",
-            f"manifests/{reference}",
-            headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
-            limit=_LONGEST_MANIFEST,
-        )
+        answer = self._ask_for("GET", reference)
         if answer.status in PASSING:
             raise self._connection.refusal(answer, f"give the manifest {reference}")
         if answer.status != 200:
