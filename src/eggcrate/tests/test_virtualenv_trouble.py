@@ -44,9 +44,13 @@ class Case(test_virtualenv_part.Case):
     ) -> subprocess.Popen[str]:
         given = {"find-links": str(self.wheels), "index": str(self.wheels / "simple")}
         given |= options
+        directory = directory or self.directory
+        # what zc.buildout's own tests make when it is not there, two at once fail at it
+        for name in ("eggs/v5", "parts"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
         code = _PROCESS.format(
             path=sys.path,
-            directory=str(directory or self.directory),
+            directory=str(directory),
             options={"recipe": "eggcrate:virtualenv-part", **given},
         )
         return subprocess.Popen(
