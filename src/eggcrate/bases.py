@@ -245,19 +245,16 @@ class ImageBase:
     def said(self) -> Said:
         """What its config says of how it is run."""
         said = self.image.setting
-        values, labels, health = said("Env"), said("Labels"), said("Healthcheck")
-        lines = values if isinstance(values, list) else ()
-        pairs = [str(text).partition("=") for text in lines]
-        user, place = str(said("User") or ""), str(said("WorkingDir") or "")
+        health = said("Healthcheck")
+        pairs = [text.partition("=") for text in said("Env") or ()]
+        user, place = said("User") or "", said("WorkingDir") or ""
         return Said(
             {name: value for name, equals, value in pairs if name and equals},
-            {str(name): str(value) for name, value in labels.items()}
-            if isinstance(labels, dict)
-            else {},
+            dict(said("Labels") or {}),
             "" if user in _NOBODY else user,
             place if place.startswith("/") and place.strip("/") else "",
-            str(said("StopSignal") or ""),
-            health if isinstance(health, dict) and health.get("Test") else None,
+            said("StopSignal") or "",
+            health if health and health.get("Test") else None,
         )
 
     # Its Python

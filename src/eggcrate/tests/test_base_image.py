@@ -605,6 +605,29 @@ class Damaged(Case):
         self.made.index(self.made.manifest(LAYER, diff_ids=[]))
         self.assertIn("not one diff id for each layer", self.refused())
 
+    def test_how_it_is_run(self) -> None:
+        """All that is of a wrong type is named, as no engine would start it."""
+        wrong = {
+            "User": 7,
+            "Env": ["A=1", 2],
+            "Labels": {"a": 1},
+            "Healthcheck": {"Test": "true"},
+            "WorkingDir": None,
+            "StopSignal": [],
+        }
+        for running, why in (
+            ([], "config in its config is no JSON object"),
+            (
+                wrong,
+                "in its config, User is no string, StopSignal is no string, Env is no list of "
+                "strings, Labels is no object of strings, Healthcheck is no object with a list",
+            ),
+        ):
+            with self.subTest(why):
+                self.made.index(self.made.manifest(LAYER, config={"config": running}))
+                self.assertIn(why, self.refused())
+                self.assertIn(why, self.refused())  # from the cache, too
+
     def test_nothing_there(self) -> None:
         text = self.refused("oci:/nonexistent")
         self.assertIn("can't be read: No such file or directory (/nonexistent/index", text)

@@ -184,7 +184,7 @@ class Builds(Case):
 
     def test_nobody_inherits_root(self) -> None:
         for user in ("root", "0", "0:0", ""):
-            self.base(python(), User=user, WorkingDir="/", Env=5, Labels=[1], Healthcheck="x")
+            self.base(python(), User=user, WorkingDir="/")
             running = self.config()["config"]
             self.assertEqual(running["User"], "10001:10001")
             self.assertEqual(running["WorkingDir"], "/srv/app")

@@ -17,7 +17,7 @@ import pathlib
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from eggcrate.errors import EggcrateError, SettingsError, TransportError
@@ -61,6 +61,22 @@ _LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": f"{oci.LAYER}+zstd",
 }
 _MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
+
+#: what is inherited of a config, by its key: of which kind it is
+_RUNNING: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("User", "WorkingDir", "StopSignal"), ("string", lambda value: isinstance(value, str))
+    ),
+    "Env": ("list of strings", lambda value: _strings(value)),
+    "Labels": (
+        "object of strings",
+        lambda value: isinstance(value, dict) and _strings(list(value.values())),
+    ),
+    "Healthcheck": (
+        "object with a list of strings for its Test",
+        lambda value: isinstance(value, dict) and _strings(value.get("Test") or []),
+    ),
+}
 
 _AGAIN = "fetch or copy the base again"
 
@@ -475,6 +491,26 @@ def _is_platform(name: str, config: Mapping[str, Any], wanted: Platform) -> None
         raise _other_platform(name, [_platform(config)], wanted)
 
 
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _check_running(name: str, config: Mapping[str, Any]) -> None:
+    """That what its config says of how it is run is of the types of config.md."""
+    running = config.get("config")
+    if running is None:
+        return
+    if not isinstance(running, dict):
+        raise _damaged(name, "config in its config is no JSON object")
+    wrong = [
+        f"{key} is no {kind}"
+        for key, (kind, fits) in _RUNNING.items()
+        if running.get(key) is not None and not fits(running[key])
+    ]
+    if wrong:
+        raise _damaged(name, "in its config, " + ", ".join(wrong))
+
+
 def _diff_ids(name: str, config: Mapping[str, Any], count: int) -> list[str]:
     rootfs = config.get("rootfs")
     found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -553,6 +589,7 @@ def read(
             },
         )
         image = BaseImage(_public(name), digest, document, made)
+    _check_running(name, image.config)
     return image
 
 
