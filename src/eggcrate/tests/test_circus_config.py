@@ -736,6 +736,14 @@ class Declared(RecipeTest):
             self.assertEqual(self.sample.error(cfg), f"[circus] {expected}")
 
 
+def eggs_directory(test: unittest.TestCase) -> pathlib.Path:
+    """Where this checkout has its eggs, beside those that the tests themselves need."""
+    eggs = pathlib.Path(zope.testrunner.__file__).parents[3]
+    if not list(eggs.glob("circus-*")):
+        layers.skip(test, f"{eggs} has no Circus; run bin/buildout")
+    return eggs.parent
+
+
 NGINX_CONF = """\
 worker_processes 1;
 pid "${nginx:run-directory}/nginx.pid";
@@ -798,10 +806,6 @@ class Running(RecipeTest):
         super().setUp()
         # nginx's workers are nobody where root starts it
         self.sample.directory.chmod(0o755)
-        # the eggs of this checkout are beside those that the tests themselves need
-        eggs = pathlib.Path(zope.testrunner.__file__).parents[3]
-        if not list(eggs.glob("circus-*")):
-            layers.skip(self, f"{eggs} has no Circus; run bin/buildout")
         self.port = layers.free_port()
         self.sample.write("nginx.conf.in", NGINX_CONF)
         self.sample.write(
@@ -825,7 +829,10 @@ class Running(RecipeTest):
             """,
         )
         self.site = SITE.format(
-            eggs=eggs.parent, port=self.port, python=sys.executable, nginx=self.layer.program
+            eggs=eggs_directory(self),
+            port=self.port,
+            python=sys.executable,
+            nginx=self.layer.program,
         )
 
     def buildout(self, site: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from eggcrate.recipes.symbols import Runtime
 from eggcrate.runtime import variables
-from eggcrate.tests.test_circus_config import Sample
+from eggcrate.tests.test_circus_config import Sample, eggs_directory
 
 DIRECTORY = f"parts/{variables.DIRECTORY}"
 
@@ -197,9 +197,10 @@ class Places(Case):
 
     def test_declared_circus(self) -> None:
         self.sample.run(
-            """\
+            f"""\
             [buildout]
             parts = circus
+            eggs-directory = {eggs_directory(self)}
 
             [custom]
             workers = 2
@@ -220,13 +221,13 @@ class Places(Case):
             watcher.web =
                 preset = gunicorn
                 app = shop.wsgi
-                workers = ${custom:workers}
+                workers = ${{custom:workers}}
             watcher.other =
                 cmd = /bin/sleep 60
-                graceful_timeout = ${custom:patience}
+                graceful_timeout = ${{custom:patience}}
             env.web =
-                HOSTS = ${custom:names}
-                GREETING = ${custom:greeting}
+                HOSTS = ${{custom:names}}
+                GREETING = ${{custom:greeting}}
             """
         )
         changed = self.text(
