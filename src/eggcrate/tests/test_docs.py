@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import itertools
@@ -432,6 +433,10 @@ class Message:
     pattern: str
     text: str
 
+    @functools.cached_property
+    def expression(self) -> re.Pattern[str]:
+        return re.compile(rf"(?:.*[ :])?{self.pattern}")
+
 
 def _pattern(node: ast.expr) -> tuple[str, str]:
     """A regular expression for the value of a string expression, and its fixed text."""
@@ -446,8 +451,13 @@ def _pattern(node: ast.expr) -> tuple[str, str]:
     return ".*", ""
 
 
-def messages() -> Iterator[Message]:
+@functools.cache
+def messages() -> tuple[Message, ...]:
     """Every error that the package can raise."""
+    return tuple(_messages())
+
+
+def _messages() -> Iterator[Message]:
     for path in sorted(SOURCES.rglob("*.py")):
         module = path.relative_to(SOURCES).with_suffix("").as_posix()
         if module.startswith("tests/"):
@@ -526,7 +536,7 @@ class Errors(unittest.TestCase):
     maxDiff = None
 
     def test_what_pages_quote_is_what_the_code_says(self) -> None:
-        patterns = [re.compile(rf"(?:.*[ :])?{message.pattern}") for message in messages()]
+        patterns = [message.expression for message in messages()]
         for page in PAGES:
             for text in shown(page):
                 with self.subTest(page=page.name, text=text):
@@ -537,16 +547,14 @@ class Errors(unittest.TestCase):
         for message in messages():
             if _OF_DOCKER_IMAGE.fullmatch(message.module):
                 with self.subTest(f"{message.module}.py:{message.line} {message.text}"):
-                    pattern = re.compile(rf"(?:.*[ :])?{message.pattern}")
-                    self.assertTrue(any(map(pattern.fullmatch, texts)))
+                    self.assertTrue(any(map(message.expression.fullmatch, texts)))
 
     def test_every_error_of_registries_is_on_their_page(self) -> None:
         texts = shown(DOCS / "publishing.rst")
         for message in messages():
             if re.fullmatch(r"transports/(?:registry|connection|credentials)", message.module):
                 with self.subTest(f"{message.module}.py:{message.line} {message.text}"):
-                    pattern = re.compile(rf"(?:.*[ :])?{message.pattern}")
-                    self.assertTrue(any(map(pattern.fullmatch, texts)))
+                    self.assertTrue(any(map(message.expression.fullmatch, texts)))
 
     def test_errors_of_options_are_quoted_word_for_word(self) -> None:
         texts = shown(DOCS / "docker-image.rst")
