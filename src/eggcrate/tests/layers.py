@@ -819,9 +819,9 @@ REGISTRY_WITH_PASSWORD = PasswordRegistry("REGISTRY_WITH_PASSWORD", "docker-regi
 REGISTRY_WITH_TLS = TLSRegistry("REGISTRY_WITH_TLS", "docker-registry")
 REGISTRY_WITH_TOKENS = TokenRegistry("REGISTRY_WITH_TOKENS", "docker-registry")
 NGINX = Nginx("NGINX", "nginx-light")
-# Nothing is needed but time: these tests are not among those of `make check`.
 # For a buildout within a test: develop eggs are installed with the setuptools that is there,
 # where pip takes six seconds for a fresh one of each.
 BUILDOUT_ENVIRON = {"PYTHONPATH": "", "PIP_NO_BUILD_ISOLATION": "0"}
 
+# Nothing is needed but time: these tests are not among those of `make check`.
 SLOW = Layer("SLOW", "")

@@ -682,6 +682,8 @@ class Damage(Scratch):
 class Killed(Scratch):
     """kill -9 while a layer is written (C25), and four processes that write it (C27)."""
 
+    layer = layers.SLOW
+
     def start(self, *when: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", _WRITER, self.root, *when],

@@ -16,6 +16,7 @@ from unittest import mock
 
 from eggcrate.config import circus, circus_load, circus_process, references
 from eggcrate.errors import TemplateError
+from eggcrate.tests import layers
 from eggcrate.tests.test_circus import MISTAKES, VALID, circusd, rendered
 
 # A configuration, and what Circus says of it, from the number of the line on.
@@ -183,6 +184,7 @@ print(json.dumps([list(answer(question["path"], [text], sys.argv[2])) for text i
 
 
 class Complaints(unittest.TestCase):
+    layer = layers.SLOW
     maxDiff = None
 
     def setUp(self) -> None:

@@ -225,6 +225,8 @@ class Repository:
 class AptTest(unittest.TestCase):
     """apt on a repository in a directory: no network is needed."""
 
+    layer = layers.SLOW
+
     def setUp(self) -> None:
         if shutil.which("apt-get") is None:
             layers.skip(self, "there is no apt-get on this machine; use Debian or Ubuntu")

@@ -991,6 +991,8 @@ time.time_ns = lambda: int(next(times) * 1e9)
 class Sameness(Scratch):
     """C20, C22: whatever is not in the files changes nothing."""
 
+    layer = layers.SLOW
+
     def make(
         self, top: pathlib.Path, *, umask: int = 0o022, newest_first: bool = False
     ) -> None:
@@ -1411,6 +1413,8 @@ class PodmanTest(InAnEngine, unittest.TestCase):
 
 
 class UmociTest(Scratch):
+    layer = layers.SLOW
+
     def test_every_odd_file(self) -> None:
         for program in ("skopeo", "umoci"):
             if not shutil.which(program):

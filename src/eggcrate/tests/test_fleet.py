@@ -13,6 +13,7 @@ from unittest import mock
 from eggcrate import fleet
 from eggcrate.errors import SettingsError
 from eggcrate.runtime.variables import Document, Piece, Setting, Settings
+from eggcrate.tests import layers
 
 PORT = Setting("port", "port", "PORT", "8080", "1024")
 NAMES = Setting("names", "hostnames", "NAMES", "localhost")
@@ -159,6 +160,8 @@ class Checking(Case):
 
 
 class Writing(Case):
+    layer = layers.SLOW
+
     def setUp(self) -> None:
         super().setUp()
         self.out = self.root / "out"

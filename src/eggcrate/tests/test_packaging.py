@@ -126,6 +126,7 @@ def relative_files(top: pathlib.Path) -> frozenset[str]:
 
 
 class Distributions(unittest.TestCase):
+    layer = layers.SLOW
     maxDiff = None
 
     def setUp(self) -> None:

@@ -426,6 +426,8 @@ class Safety(unittest.TestCase):
 
 
 class SameBytes(unittest.TestCase):
+    layer = layers.SLOW
+
     def test_the_same_images_give_the_same_page(self) -> None:
         self.assertEqual(example_page(), example_page.__wrapped__())
         path = os.pathsep.join(filter(None, sys.path))

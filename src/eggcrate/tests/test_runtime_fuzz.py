@@ -1,6 +1,6 @@
 """Hostile values of runtime settings: none changes more than its places.
 
-``EGGCRATE_FUZZ=50000 bin/test -u -m test_runtime_fuzz`` tries so many values.
+``EGGCRATE_FUZZ=50000 bin/test -m test_runtime_fuzz`` tries so many values.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hypothesis import configuration, strategies
 from eggcrate.runtime import values as types
 from eggcrate.runtime import variables as runtime
 from eggcrate.runtime.variables import Settings, SettingsProblem, declaration
+from eggcrate.tests import layers
 from eggcrate.tests.test_circus import circusd
 from eggcrate.tests.test_symbolic import document
 
@@ -262,6 +263,8 @@ def environment(draw: Callable[[Any], Any]) -> dict[str, str]:
 
 class Trees(unittest.TestCase):
     """A tree of a configuration, and the same with other values in their places."""
+
+    layer = layers.SLOW
 
     def setUp(self) -> None:
         temporary = tempfile.TemporaryDirectory()

@@ -604,6 +604,8 @@ def everything(status: bytes = REMOVED + STATUS) -> list[FileEntry]:
 
 
 class Documents(Scratch):
+    layer = layers.SLOW
+
     def documents(self, image: Image, layer: int | None = None) -> tuple[bytes, bytes]:
         components = inventory(image, read)
         arguments: dict[str, Any] = {
@@ -818,6 +820,8 @@ class Documents(Scratch):
 
 class TheScanner(Scratch):
     """An independent scanner finds the same in the image."""
+
+    layer = layers.SLOW
 
     def program(self) -> str:
         try:
