@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import fcntl
 import importlib.abc
 import importlib.util
 import itertools
@@ -64,8 +65,12 @@ def main(argv: Sequence[str] | None = None, settings: str = "", run_directory: s
     arguments = _arguments(argv)
     if settings and not arguments.version:
         # Circus' own script has no eggcrate on its path, and no settings
-        from eggcrate.runtime.start import apply_here
+        from eggcrate.runtime.start import apply_here, run_directory_problem
 
+        # a problem is said where the directory is needed
+        run_directory_problem(run_directory)
+        if taken := _taken(run_directory):
+            return _complain(taken, FAILED)
         config = apply_here(settings, run_directory, arguments.config)
         if config is None:
             return EX_CONFIG
@@ -81,6 +86,9 @@ def main(argv: Sequence[str] | None = None, settings: str = "", run_directory: s
         return 0
     if arguments.daemonize:
         circus.circusd.daemonize()
+        # it has closed every file, and is another process
+        if run_directory and (taken := _taken(run_directory)):
+            return _complain(taken, FAILED)
     code = None
     while code is None:
         try:
@@ -464,6 +472,35 @@ def _pidfile(path: str | None) -> Iterator[str]:
         yield ""
     finally:
         file.unlink()
+
+
+def _taken(run_directory: str) -> str:
+    """Take a run directory for as long as we run; what is wrong where another circusd has it.
+
+    Its sockets and what settings have rendered are those of one.  A directory that is not
+    there, or not to be written to, is for others to complain of.
+    """
+    try:
+        number = os.open(
+            os.path.join(run_directory, "circusd.lock"), os.O_RDWR | os.O_CREAT, 0o600
+        )
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(number, 20).decode("ascii", "replace").strip()
+        os.close(number)
+        return (
+            f"another circusd, process {holder or 'unknown'}, has the run directory "
+            f"{run_directory}; stop that one first"
+        )
+    except OSError:
+        os.close(number)
+        return ""  # a file system without locks
+    os.truncate(number, 0)
+    os.write(number, b"%d\n" % os.getpid())
+    return ""  # the file stays open, and the kernel closes it
 
 
 def _is_true(text: object) -> bool:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -853,6 +854,7 @@ class Running(RecipeTest):
     def test_the_site_runs_and_answers_and_stops(self) -> None:
         self.buildout(self.site)
         self.assertEqual(self.scripts(), {"circusctl", "circusd", "gunicorn"})
+        shutil.rmtree(self.path("var"), ignore_errors=True)
         with self.path("log").open("wb") as log:
             circusd = subprocess.Popen(
                 [self.path("bin/circusd")], cwd="/", stdout=log, stderr=log
@@ -877,6 +879,18 @@ class Running(RecipeTest):
             status.stdout.split("\n")[:4],
             ["echo: active", "nginx: active", "tidy: active", "web: active"],
         )
+        # it is left alone by another one
+        second = subprocess.run(
+            [self.path("bin/circusd")], cwd="/", stderr=subprocess.PIPE, text=True, check=False
+        )
+        self.assertEqual(second.returncode, 1)
+        run_directory = self.path("var/run")
+        self.assertEqual(
+            second.stderr,
+            f"eggcrate: another circusd, process {circusd.pid}, has the run directory "
+            f"{run_directory}; stop that one first\n",
+        )
+        self.assertEqual(self.echo(), b"echo of this")
         circusd.send_signal(signal.SIGTERM)
         self.assertEqual(circusd.wait(15), 0, self.sample.read("log"))
         self.assertIn("cron tidy: true: first at ", self.sample.read("log"))
