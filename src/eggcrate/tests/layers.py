@@ -739,7 +739,8 @@ class DockerEngine(Engine):
 class Podman(Engine):
     """podman with a storage of the tests' own; as root, for that is what works everywhere.
 
-    ``serve()`` is the address at which it speaks Docker's API.
+    ``serve()`` is the address at which it speaks Docker's API, ``registries`` its
+    registries.conf.
     """
 
     # podman's own meaning of --read-only is: but for /run, /tmp and /var/tmp
@@ -772,8 +773,12 @@ tmp_dir = "{self.directory / "tmp"}"
         )
         credentials = self.directory / "auth.json"
         credentials.write_text("{}")
+        # podman asks every registry for TLS but those that this names
+        self.registries = self.directory / "registries.conf"
+        self.registries.write_text("")
         self.environ.update(
             CONTAINERS_CONF=str(containers),
+            CONTAINERS_REGISTRIES_CONF=str(self.registries),
             CONTAINERS_STORAGE_CONF=str(storage),
             REGISTRY_AUTH_FILE=str(credentials),
         )

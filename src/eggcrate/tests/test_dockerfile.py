@@ -21,13 +21,14 @@ from unittest import mock
 
 from eggcrate import console, dockerfile
 from eggcrate.errors import TransportError
-from eggcrate.image.oci import parse, reference
+from eggcrate.image.oci import MANIFEST, parse, reference
 from eggcrate.payload.site import Part, Site
 from eggcrate.settings import ImageSettings, document, this_platform
 from eggcrate.tests import layers, local_index
 from eggcrate.tests.test_engine import fake, said
 from eggcrate.tests.test_engines import DEMO_IMAGE, PARTS, ROOT, InAnEngine
 from eggcrate.transports import engine as engines
+from eggcrate.transports.registry import DOCKER_MANIFEST
 
 BASE = "eggcrate/debian:bookworm"
 # that of bookworm
@@ -234,6 +235,7 @@ class Builds(unittest.TestCase):
 
     def push(self, answer: bytes) -> str:
         answers = {"/push": said(answer), "/tag": said({})}
+        (self.root / "p.sock").unlink(missing_ok=True)
         with (
             fake(self.root / "p.sock", answers) as host,
             engines.Engine(host, whole_api=True) as engine,
@@ -242,8 +244,11 @@ class Builds(unittest.TestCase):
 
     def test_the_engine_pushes(self) -> None:
         digest = f"sha256:{64 * 'a'}"
-        line = {"aux": {"Tag": "2", "Digest": digest, "Size": 1}}
-        self.assertEqual(self.push(json.dumps(line).encode()), digest)
+        for line in (
+            {"aux": {"Tag": "2", "Digest": digest, "Size": 1}},
+            {"status": f"2: digest: {digest} size: 1"},
+        ):
+            self.assertEqual(self.push(json.dumps(line).encode()), digest)
 
     def test_what_the_engine_could_not_push(self) -> None:
         with self.assertRaises(TransportError) as caught:
@@ -349,7 +354,7 @@ class PushTest(unittest.TestCase):
             place = "acme" if path == "pushed" else "other"
             answer = layers.get(
                 f"{layers.REGISTRY.url}/v2/{place}/{path}/manifests/{tag}",
-                {"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+                {"Accept": DOCKER_MANIFEST},
             )
             self.assertEqual(answer.status, 200)
             digest = answer.headers["Docker-Content-Digest"]
@@ -386,7 +391,7 @@ class DockerBuilt(layers.Layer):
     """What the containers of builds start from: ``base``, a root file system of Debian's own
     packages, and an index on loopback with what the buildouts need."""
 
-    __bases__ = (DEMO_IMAGE, layers.DOCKER_ENGINE, layers.PODMAN)
+    __bases__ = (DEMO_IMAGE, layers.DOCKER_ENGINE, layers.PODMAN, layers.REGISTRY)
 
     def setUp(self) -> None:
         super().setUp()
@@ -543,12 +548,13 @@ class BuiltByAnEngine:
         DEMO_IMAGE.require(self)
         DOCKER_BUILT.require(self)
         self.engine.require(self)
+        layers.REGISTRY.require(self)
 
     def built(self, *command: str) -> tuple[str, str]:
         """What the container of an image prints that this command has built; what was fetched
         for it."""
         asked = len(DOCKER_BUILT.seen.paths)
-        DOCKER_BUILT.run(
+        self.said = DOCKER_BUILT.run(
             self.engine, self.host(), self.buildkit, os.fspath(DOCKER_BUILT.small), *command
         )
         container = self.engine.run("acme/hello", read_only=True, tmpfs=["/run"])
@@ -560,8 +566,12 @@ class BuiltByAnEngine:
 
     def test_a_changed_line_takes_no_egg_again(self) -> None:
         assert isinstance(self, unittest.TestCase)
-        printed, fetched = self.built(*BUILDOUT)
+        # the engine pushes what it has built
+        name = f"{layers.REGISTRY.host}/acme/{type(self).__name__.lower()}"
+        printed, fetched = self.built(*BUILDOUT, f"image:push={name}")
         self.assertEqual(printed, "hello 10001 SELECT\n")
+        pushed = self.in_registry(name)
+        self.assertIn(f"pushed {name}:latest {pushed} by ", self.said)
         self.assertIn("/sqlparse-", fetched)
         (found,) = json.loads(self.engine.cli("image", "inspect", "acme/hello"))
         config = found["Config"]
@@ -574,6 +584,22 @@ class BuiltByAnEngine:
         printed, fetched = self.built("bin/image", "build")
         self.assertEqual(printed, "hello 10001 UNION\n")
         self.assertNotIn("/sqlparse-", fetched)
+        self.assertEqual(self.in_registry(name), pushed)
+        DOCKER_BUILT.run(
+            *(self.engine, self.host(), self.buildkit, os.fspath(DOCKER_BUILT.small)),
+            *("bin/image", "push"),
+        )
+        self.assertNotEqual(self.in_registry(name), pushed)
+
+    def in_registry(self, name: str) -> str:
+        """The digest of what a registry has."""
+        assert isinstance(self, unittest.TestCase)
+        answer = layers.get(
+            f"{layers.REGISTRY.url}/v2/{name.partition('/')[2]}/manifests/latest",
+            {"Accept": f"{DOCKER_MANIFEST}, {MANIFEST}"},
+        )
+        self.assertEqual(answer.status, 200, answer.text)
+        return str(answer.headers["Docker-Content-Digest"])
 
 
 class ClassicTest(BuiltByAnEngine, unittest.TestCase):
@@ -593,6 +619,8 @@ class PodmanTest(BuiltByAnEngine, unittest.TestCase):
     engine = layers.PODMAN
 
     def host(self) -> str:
+        location = f'location = "{layers.REGISTRY.host}"'
+        layers.PODMAN.registries.write_text(f"[[registry]]\n{location}\ninsecure = true\n")
         return layers.PODMAN.serve()
 
 

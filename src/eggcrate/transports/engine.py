@@ -422,7 +422,11 @@ class Engine:
                         "mend that: docker login says who you are, and the engine's own "
                         "settings which registries it may use without TLS",
                     )
-                digest = (line.get("aux") or {}).get("Digest", digest)
+                # podman says it in words alone
+                words = re.search(r": digest: (sha256:[0-9a-f]{64}) ", line.get("status") or "")
+                digest = (line.get("aux") or {}).get("Digest") or (
+                    words[1] if words else digest
+                )
         return digest
 
     def _failed(self, complaint: str, last: Iterable[str]) -> None:
