@@ -17,7 +17,7 @@ import posixpath
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eggcrate.environments.wheels import Target, fetch
+from eggcrate.environments.wheels import Release, Target, fetch
 from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.store import LEFTOVER, Store
 from eggcrate.payload.distributions import canonical_name, mended_record
@@ -27,7 +27,7 @@ from eggcrate.settings import ImageSettings
 logger = logging.getLogger(__name__)
 
 # Raise it whenever something else is kept of a wheel.
-FORMAT = 1
+FORMAT = 2
 
 # where it is not known: what nearly all wheels of these days run on (PEP 599)
 _OLD_GLIBC = (2, 17)
@@ -44,8 +44,7 @@ _Row = tuple[str, int, str, int]
 class _Installed:
     """A distribution in an image: its metadata's directory, and which files are not to stay."""
 
-    name: str
-    version: str
+    release: Release
     metadata: str
     group: str
     reason: str
@@ -71,12 +70,14 @@ def adapted(
     *,
     python: tuple[int, int],
     c_library: CLibrary | None,
+    locked: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> list[FileEntry]:
     """The entries, with those of the wheels for the image's platform in place of what was
     compiled for another one.
 
-    ``binaries`` are the ELF files among them, by digest.  What belongs to no distribution, and
-    to none that is published, stays, for the checks to find.
+    ``binaries`` are the ELF files among them, by digest.  ``locked`` has the hashes that an
+    environment allows, by its place in the image and a distribution's name.  What belongs to
+    no distribution, and to none that is published, stays, for the checks to find.
     """
     tree = {entry.path: entry for entry in entries}
     foreign = _foreign(tree, binaries, settings.platform.architecture)
@@ -87,7 +88,8 @@ def adapted(
         glibc = (c_library and c_library.version) or _OLD_GLIBC
     machines = machines_of_wheels(settings.platform.architecture)
     target = Target(str(settings.platform), machines, python, glibc)
-    wanted = {(found.name, found.version) for found in foreign}
+    foreign = [_with_hashes(found, locked or {}) for found in foreign]
+    wanted = {found.release for found in foreign}
     wheels = _wheels(wanted, target, settings, store)
     replaced = {path for found in foreign for path in found.replaced}
     # other environments may share files with what goes
@@ -99,7 +101,7 @@ def adapted(
     for path in replaced:
         tree.pop(path, None)
     for found in foreign:
-        rows = wheels[found.name, found.version]
+        rows = wheels[found.release]
         tree.update(_entries(found, rows, store, str(settings.platform)))
     return list(tree.values())
 
@@ -125,7 +127,9 @@ def _foreign(
     result = []
     for found, files in _installed(tree, eggs):
         foreign = set(filter(is_foreign, files))
-        if (foreign or _is_bound(tree.get(f"{found.metadata}/WHEEL"))) and found.version:
+        if (
+            foreign or _is_bound(tree.get(f"{found.metadata}/WHEEL"))
+        ) and found.release.version:
             # scripts name this machine's Python in the wheel, and the image's here
             scripts = f"{found.prefix}/bin/"
             own = {
@@ -135,6 +139,13 @@ def _foreign(
             }
             result.append(dataclasses.replace(found, replaced=frozenset(own | foreign)))
     return result
+
+
+def _with_hashes(
+    found: _Installed, locked: Mapping[str, Mapping[str, Sequence[str]]]
+) -> _Installed:
+    hashes = locked.get(found.prefix, {}).get(found.release.name, ())
+    return dataclasses.replace(found, release=found.release._replace(hashes=tuple(hashes)))
 
 
 def _is_bound(wheel: FileEntry | None) -> bool:
@@ -174,7 +185,7 @@ def _installed(
             rows = csv.reader(io.StringIO(text))
             files = [posixpath.normpath(f"{top}/{row[0]}") for row in rows if row]
         name, version = canonical_name(said.get("name", "")), said.get("version", "")
-        yield _Installed(name, version, directory, entry.group, entry.reason), files
+        yield _Installed(Release(name, version), directory, entry.group, entry.reason), files
 
 
 def _entries(
@@ -222,45 +233,45 @@ def _entries(
 
 
 def _wheels(
-    wanted: set[tuple[str, str]], target: Target, settings: ImageSettings, store: Store
-) -> dict[tuple[str, str], Sequence[_Row]]:
-    """The files of the wheels, which lie in the store, by name and version."""
-    found: dict[tuple[str, str], Sequence[_Row]] = {}
-    for one in sorted(wanted):
-        rows = store.table("wheels", _key(one, target))
+    wanted: set[Release], target: Target, settings: ImageSettings, store: Store
+) -> dict[Release, Sequence[_Row]]:
+    """The files of the wheels, which lie in the store."""
+    found: dict[Release, Sequence[_Row]] = {}
+    for release in sorted(wanted):
+        rows = store.table("wheels", _key(release, target))
         if rows is not None and all(store.has(digest, size) for _, _, digest, size in rows):
-            found[one] = rows
-    while missing := sorted(wanted - set(found)):
+            found[release] = rows
+    while missing := sorted(wanted - set(found), reverse=True):
         # of a distribution one version at a time
-        these = dict(reversed(missing))
+        these = {release.name: release for release in missing}
         logger.info("wheels for %s: %s", settings.platform, " ".join(sorted(these)))
         with tempfile.TemporaryDirectory(
             prefix=f"{LEFTOVER}{os.getpid()}-", dir=store.root
         ) as scratch:
             top = pathlib.Path(scratch)
             fetch(
-                these,
+                these.values(),
                 target,
                 top,
                 index=settings.index,
                 find_links=settings.find_links,
                 offline=settings.offline,
             )
-            for one in these.items():
-                found[one] = _stored(one, top, store)
-                store.keep_table("wheels", _key(one, target), found[one])
+            for name, release in these.items():
+                found[release] = _stored(name, top, store)
+                store.keep_table("wheels", _key(release, target), found[release])
     return found
 
 
-def _key(one: tuple[str, str], target: Target) -> str:
-    return hashlib.sha256(f"{FORMAT} {one} {target!r}".encode()).hexdigest()
+def _key(release: Release, target: Target) -> str:
+    return hashlib.sha256(f"{FORMAT} {release!r} {target!r}".encode()).hexdigest()
 
 
-def _stored(one: tuple[str, str], top: pathlib.Path, store: Store) -> list[_Row]:
+def _stored(name: str, top: pathlib.Path, store: Store) -> list[_Row]:
     """The files of a distribution that pip has unpacked, with their blobs."""
     rows = []
     for metadata in sorted(top.glob("*.dist-info")):
-        if canonical_name(metadata.name.partition("-")[0]) != one[0]:
+        if canonical_name(metadata.name.partition("-")[0]) != name:
             continue
         text = (metadata / "RECORD").read_text("utf-8", "surrogateescape")
         places = sorted({row[0] for row in csv.reader(io.StringIO(text)) if row})

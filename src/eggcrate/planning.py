@@ -158,6 +158,7 @@ def plan_image(
                 architecture=architecture,
                 known=base.binaries,
             ),
+            locked=_locked(settings, relocation),
         )
 
     def compiled(entries: Iterable[FileEntry]) -> list[FileEntry]:
@@ -239,6 +240,22 @@ def plan_image(
         payload_settings.listed(declared),
         base.below,
     )
+
+
+def _locked(
+    settings: ImageSettings, relocation: Relocation
+) -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """The hashes that each environment's locks allow, by distribution; by its place in the
+    image."""
+    from eggcrate.environments.environment import recorded
+
+    outputs = (path for part in settings.parts for path in part.outputs)
+    found = {}
+    for location in {*outputs, *settings.site.parts.glob("*")}:
+        record, place = recorded(location), relocation.path(os.fspath(location))
+        if record is not None and place is not None:
+            found[place.lstrip("/")] = record.archives()
+    return found
 
 
 def collected(

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from eggcrate.errors import InstallError
 
 #: the file that makes an environment complete; it concerns this machine only
 MARKER = ".eggcrate.json"
+# as pip and uv write those of archives
+_HASH = re.compile(r"\b(?:sha256|sha384|sha512):[0-9a-f]{64,}")
 
 #: the first file of every environment
 _FIRST = "pyvenv.cfg"
@@ -149,6 +152,11 @@ class Record:
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: programs elsewhere that lead to them: name there, name here
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def archives(self) -> dict[str, list[str]]:
+        """The hashes of archives that were allowed, as in ``sha256:...``, by name."""
+        found = {name: _HASH.findall(text) for name, text in self.hashes.items()}
+        return {name: hashes for name, hashes in found.items() if hashes}
 
     def write(self, location: pathlib.Path) -> None:
         """Keep this in the environment at ``location``."""

@@ -192,7 +192,8 @@ class Files:
             if isinstance(project, str) and isinstance(version, str):
                 self.lines.append(Line(name, f"{project}=={version}"))
                 text = json.dumps(package, default=str, sort_keys=True)
-                self.hashes[canonical_name(project)] = _digest(text.encode())
+                hashes = sorted(_archive_hashes(package)) or [_digest(text.encode())]
+                self.hashes[canonical_name(project)] = " ".join(hashes)
 
     def table(self, path: pathlib.Path, option: str = "develop") -> Mapping[str, Any] | None:
         """What a file in TOML says; None, and a complaint, when it is none."""
@@ -243,6 +244,17 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _archive_hashes(package: Mapping[str, Any]) -> Iterator[str]:
+    """The hashes of a package's archives in a ``pylock.toml`` (PEP 751)."""
+    wheels = package.get("wheels")
+    archives = [*(wheels if isinstance(wheels, list) else ())]
+    archives += [package.get("sdist"), package.get("archive")]
+    for archive in archives:
+        hashes = archive.get("hashes") if isinstance(archive, Mapping) else None
+        if isinstance(hashes, Mapping):
+            yield from (f"{algorithm}:{digest}" for algorithm, digest in hashes.items())
 
 
 def _values_of(key: str, table: object) -> Iterator[str]:

@@ -7,7 +7,9 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from eggcrate.environments.process import Failed, TookTooLong, run
 from eggcrate.errors import InstallError, raise_all
@@ -19,7 +21,9 @@ _OF_PIP = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRT
 # the first glibc of which wheels speak by its version (PEP 600), and names before that
 _OLDEST = 5
 _BY_YEAR = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+# of one distribution, in what pip says
 _NONE = re.compile(r"No matching distribution found for (\S+?)==")
+_ANOTHER = re.compile(r"^ +(\S+?)==\S+ .*\n +Expected ", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,8 +55,21 @@ class Target:
             yield f"linux_{machine}"
 
 
+class Release(NamedTuple):
+    """A version of a distribution, and the hashes (``sha256:...``) of which its wheel has to
+    have one, if there are any."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...] = ()
+
+    def requirement(self) -> str:
+        """A line of a requirements file."""
+        return " ".join([f"{self.name}=={self.version}", *map("--hash={}".format, self.hashes)])
+
+
 def fetch(
-    wanted: Mapping[str, str],
+    wanted: Collection[Release],
     target: Target,
     directory: pathlib.Path,
     *,
@@ -60,36 +77,51 @@ def fetch(
     find_links: Sequence[str] = (),
     offline: bool = False,
 ) -> None:
-    """Unpack wheels of distributions (versions by name) below ``directory``, as ``pip install
-    --target`` does; InstallError names all of them that have no wheel."""
-    left = dict(wanted)
-    errors = []
-    while left:
-        try:
-            _pip(left, target, directory, index, find_links, offline)
-            break
-        except Failed as error:
-            names = [name for name in _NONE.findall(error.output) if name in left]
-            if not names:
-                raise InstallError(
-                    f"pip can't fetch wheels for {target}: {error.message()}",
-                    "check the network, and index and find-links",
-                ) from error
-            for name in names:
-                version = left.pop(name)
-                errors.append(
-                    InstallError(
-                        f"{name} {version} has compiled modules, and there is no wheel of it "
-                        f"for {target}",
-                        "pin a version that has one, put a wheel into find-links, or leave the "
-                        "platform out",
-                    )
-                )
+    """Unpack wheels of distributions below ``directory``, as ``pip install --target`` does;
+    InstallError names all of them that have no wheel, or another one than was locked."""
+    errors: list[InstallError] = []
+    # pip wants a hash of every one, or of none
+    hashed = {release.name: release for release in wanted if release.hashes}
+    others = {release.name: release for release in wanted if not release.hashes}
+    for left in (hashed, others):
+        while left:
+            try:
+                _pip(left.values(), target, directory, index, find_links, offline)
+                break
+            except Failed as error:
+                found = list(_complaints(error, left, target))
+                if not found:
+                    raise InstallError(
+                        f"pip can't fetch wheels for {target}: {error.message()}",
+                        "check the network, and index and find-links",
+                    ) from error
+                errors += found
     raise_all(errors)
 
 
+def _complaints(
+    error: Failed, left: dict[str, Release], target: Target
+) -> Iterator[InstallError]:
+    """What pip says of single distributions, which are taken out of what is ``left``."""
+    for name in _NONE.findall(error.output):
+        if release := left.pop(name, None):
+            yield InstallError(
+                f"{name} {release.version} has compiled modules, and there is no wheel of it "
+                f"for {target}",
+                "pin a version that has one, put a wheel into find-links, or leave the "
+                "platform out",
+            )
+    for name in _ANOTHER.findall(error.output):
+        if release := left.pop(name, None):
+            yield InstallError(
+                f"the wheel of {name} {release.version} for {target} has none of the hashes "
+                "that are locked",
+                "lock the hashes of all its wheels, or find out who has changed this one",
+            )
+
+
 def _pip(
-    wanted: Mapping[str, str],
+    wanted: Collection[Release],
     target: Target,
     directory: pathlib.Path,
     index: str,
@@ -112,13 +144,16 @@ def _pip(
         command += ["--index-url", index]
     for link in find_links:
         command += ["--find-links", link]
-    command += [f"{name}=={number}" for name, number in sorted(wanted.items())]
     environ = {name: text for name, text in os.environ.items() if name not in _OF_PIP}
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        run(command, directory, environ, timeout=_TIMEOUT)
-    except TookTooLong as error:
-        raise InstallError(
-            f"pip was not done with wheels for {target} after {_TIMEOUT:.0f} s",
-            "see whether the index answers, and run again",
-        ) from error
+    with tempfile.NamedTemporaryFile("w", prefix="eggcrate-", suffix=".txt") as file:
+        file.writelines(f"{release.requirement()}\n" for release in sorted(wanted))
+        file.flush()
+        command += ["--requirement", file.name]
+        try:
+            run(command, directory, environ, timeout=_TIMEOUT)
+        except TookTooLong as error:
+            raise InstallError(
+                f"pip was not done with wheels for {target} after {_TIMEOUT:.0f} s",
+                "see whether the index answers, and run again",
+            ) from error

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import tempfile
 import unittest
 import zipfile
+from collections.abc import Mapping, Sequence
 from unittest import mock
 
-from eggcrate import foreign
+from eggcrate import foreign, planning
+from eggcrate.environments import interpreters
+from eggcrate.environments.environment import Record
 from eggcrate.environments.wheels import Target
 from eggcrate.errors import InstallError, SeveralErrors
 from eggcrate.image.oci import Platform
 from eggcrate.image.plan import FileEntry, FileType, bytes_file
 from eggcrate.image.store import Store
 from eggcrate.payload.libraries import CLibrary, read_all
+from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
 from eggcrate.settings import ImageSettings
 from eggcrate.tests import layers
@@ -108,6 +113,7 @@ class Case(unittest.TestCase):
         self,
         entries: list[FileEntry],
         c_library: CLibrary | None = GLIBC,
+        locked: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         **more: object,
     ) -> dict[str, FileEntry]:
         settings = dataclasses.replace(
@@ -121,6 +127,7 @@ class Case(unittest.TestCase):
             self.store,
             python=(3, 11),
             c_library=c_library,
+            locked=locked,
         )
         return {entry.path: entry for entry in found}
 
@@ -266,6 +273,49 @@ class NoWheelTest(Case):
                 "wheel into find-links, or leave the platform out"
                 for name in ("machine", "newer", "python")
             ],
+        )
+
+    def test_one_that_was_not_locked(self) -> None:
+        tag = "cp311-abi3-manylinux2014_aarch64"
+        for name in ("fast", "other"):
+            write_wheel(self.wheels, name, "1.0", tag)
+        wheel = self.wheels / f"fast-1.0-{tag}.whl"
+        right = f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+        wrong = f"sha256:{64 * '0'}"
+        # nothing is locked of the second one
+        entries = [*environment("fast", "1.0"), *environment("other", "1.0", "app/other")]
+        # what is known without its hash doesn't count
+        self.adapted(entries)
+        for hashes in ([wrong], [wrong, right], [wrong]):
+            locked = {"app/parts/tool": {"fast": hashes, "none": [wrong]}}
+            if right in hashes:
+                tree = self.adapted(entries, locked=locked)
+                top = "app/parts/tool/lib/python3.11/site-packages"
+                self.assertIn(f"{top}/fast/_there.abi3.so", tree)
+                continue
+            with self.assertRaises(InstallError) as caught:
+                self.adapted(entries, locked=locked)
+            self.assertEqual(
+                str(caught.exception),
+                "the wheel of fast 1.0 for linux/arm64, Python 3.11 and glibc 2.36 has none "
+                "of the hashes that are locked; lock the hashes of all its wheels, or find out "
+                "who has changed this one",
+            )
+
+    def test_what_an_environment_has_locked(self) -> None:
+        location = self.root / "parts/tool"
+        location.mkdir(parents=True)
+        python = interpreters.Interpreter("3", "/p", "3.11.7", "lib/python3.11", "/p", 1, 1)
+        hashes = {"fast": f"sha256:{64 * 'a'}", "another": "of its lock"}
+        Record("", "", python, (), (), True, hashes).write(location)
+        settings = dataclasses.replace(
+            self.settings,
+            site=dataclasses.replace(self.settings.site, parts=location.parent),
+        )
+        relocation = Relocation((Rule(str(self.root), "/app"),))
+        self.assertEqual(
+            planning._locked(settings, relocation),
+            {"app/parts/tool": {"fast": [hashes["fast"]]}},
         )
 
     def test_an_index_that_is_not_there(self) -> None:

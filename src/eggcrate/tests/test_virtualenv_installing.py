@@ -17,6 +17,7 @@ from unittest import mock
 import zc.buildout
 import zc.buildout.testing
 
+from eggcrate.environments import environment
 from eggcrate.recipes.virtualenv_part import Recipe
 from eggcrate.tests import local_index, test_virtualenv_part
 from eggcrate.tests.test_virtualenv_part import WHEELS, nothing_is_started
@@ -25,8 +26,11 @@ from eggcrate.tests.test_virtualenv_part import WHEELS, nothing_is_started
 def hashed(wheel: pathlib.Path) -> str:
     """A line of requirements that takes this wheel, and no other."""
     name, version = wheel.name.split("-")[:2]
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    return f"{name}=={version} \\\n    --hash=sha256:{digest}"
+    return f"{name}=={version} \\\n    --hash={sha256(wheel)}"
+
+
+def sha256(wheel: pathlib.Path) -> str:
+    return f"sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
 
 
 class BothInstallers:
@@ -90,6 +94,13 @@ class BothInstallers:
             options = {"requirements_files": "requirements.txt", "require_hashes": "true"}
             self.recipe(**options, versions={"hello": "1.0"}).install()
             self.assertEqual(self.installed(), {"hello": "1.0"})
+            self.assertEqual(self.archives(), {"hello": [sha256(self.wheel("hello", "1.0"))]})
+
+        def archives(self) -> dict[str, list[str]]:
+            """What other platforms' wheels may be."""
+            record = environment.recorded(self.location)
+            assert record
+            return record.archives()
 
         def test_wrong_hash(self) -> None:
             self.recipe(requirements="hello == 2.0").install()
@@ -564,6 +575,7 @@ class TestUv(BothInstallers.Case):
         with mock.patch.dict(os.environ, constraint):
             self.recipe(lock="pylock.toml").install()
         self.assertEqual(self.installed(), {"hello": "2.0"})
+        self.assertEqual(self.archives(), {"hello": [sha256(self.wheel("hello", "2.0"))]})
 
     def test_uvs_settings_of_some_project_above(self) -> None:
         self.directory.parent.joinpath("pyproject.toml").write_text(
