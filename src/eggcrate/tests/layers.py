@@ -26,6 +26,7 @@ import http.client
 import http.server
 import json
 import os
+import random
 import re
 import secrets
 import shlex
@@ -53,11 +54,29 @@ def skip(test: unittest.TestCase, reason: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on, which nobody else is given meanwhile.
+
+    The kernel gives those of its own range to whoever asks for any port, and to every
+    connection that leaves: one that is free there may be taken before a server has begun.
+    """
+    first, last = 32768, 65535
+    with contextlib.suppress(OSError):
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        first, last = map(int, text.split())
+    every = range(10_000, 65_536)
+    ports = [port for port in every if not first <= port <= last] or [*every]
+    # two runs of the tests at a time hardly begin at the same one
+    random.shuffle(ports)
+    for port in ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise AssertionError("this machine has no free port")
+
+
+_given: set[int] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +92,7 @@ class Response:
         return self.body.decode()
 
 
-def get(url: str, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Response:
+def get(url: str, headers: Mapping[str, str] | None = None, timeout: float = 30) -> Response:
     """Ask for ``http://HOST:PORT/PATH``; ``OSError`` when nobody answers."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
@@ -84,7 +103,7 @@ class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a socket in the file system."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=30)
         self._path = str(path)
 
     def connect(self) -> None:
@@ -242,7 +261,7 @@ class _Server(Layer):
             atexit.unregister(self.tearDown)
 
     def _spawn(
-        self, argv: Sequence[str | Path], ready: Callable[[], bool], *, seconds: float = 30
+        self, argv: Sequence[str | Path], ready: Callable[[], bool], *, seconds: float = 120
     ) -> None:
         """Start the server, and wait until it is ready to answer."""
         log = self.directory / "log"
@@ -376,7 +395,7 @@ http {{
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._front.poll() is None:
             with contextlib.suppress(OSError):
                 if self._answers():
@@ -569,7 +588,7 @@ class Container:
         state = self.inspect()["State"]
         return None if state["Running"] else int(state["ExitCode"])
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 120) -> int:
         """The exit code of its first process, which ends on its own."""
         deadline = time.monotonic() + seconds
         while (code := self.exit_code()) is None:
@@ -579,7 +598,7 @@ class Container:
         return code
 
     def wait_http(
-        self, port: int, path: str = "/", *, status: int = 200, seconds: float = 30
+        self, port: int, path: str = "/", *, status: int = 200, seconds: float = 120
     ) -> Response:
         """The first answer with that status on a port of the machine's loopback."""
         deadline = time.monotonic() + seconds

@@ -10,6 +10,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import socket
 import ssl
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 
 from eggcrate.config import certificates, nginx, nginx_declared
 from eggcrate.config.nginx_model import Certificate, Surroundings
-from eggcrate.tests.layers import NGINX
+from eggcrate.tests.layers import NGINX, free_port
 
 _WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
@@ -85,8 +86,7 @@ class Site:
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
         self.application = f"127.0.0.1:{server.server_address[1]}"
-        # when the application has its own: the kernel would give it one of these
-        self.port, self.tls_port = _free_port(), _free_port()
+        self.port, self.tls_port = free_port(), free_port()
         for name, text in (
             ("static/app.css", "a { color: red }\n" * 200),
             ("static/app.0123456789ab.css", "a { color: blue }\n"),
@@ -111,20 +111,22 @@ class Site:
 
         def stop() -> None:
             process.terminate()
-            self.output, _ = process.communicate(timeout=10)
+            self.output, _ = process.communicate(timeout=60)
 
         self.stop = stop
         stack.callback(lambda: stop() if process.poll() is None else None)
-        deadline = time.monotonic() + 10
-        while True:
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", self.port)),
-            ):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(process.communicate()[0].decode() + text)
-            time.sleep(0.01)
+        deadline = time.monotonic() + 60
+        # nginx listens on one after the other
+        for port in re.findall(r"\blisten [^;]*?\b(\d{4,5})\b", text):
+            while True:
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", int(port))),
+                ):
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(process.communicate()[0].decode() + text)
+                time.sleep(0.01)
 
     def text(self, options: str) -> str:
         """The configuration of these options, one a line; deeper lines go on."""
@@ -160,9 +162,9 @@ class Site:
         connection: http.client.HTTPConnection
         if tls:
             context = ssl.create_default_context(cafile=str(self.directory / "tls.crt"))
-            connection = _Named("127.0.0.1", self.tls_port, timeout=10, context=context)
+            connection = _Named("127.0.0.1", self.tls_port, timeout=30, context=context)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request(
                 method, path, body, {"Host": host, "Connection": "close", **(headers or {})}
@@ -212,12 +214,6 @@ def certificate(directory: pathlib.Path, name: str, *hosts: str, days: int = 30)
         subprocess.run(
             ["openssl", *command.split()], cwd=directory, check=True, capture_output=True
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class ServingTest(unittest.TestCase):
@@ -376,7 +372,7 @@ location.broken =
             self.assertEqual(answer.status, status)
 
     def test_a_websocket_is_passed_on_and_nothing_else_takes_a_connection_over(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.site.port), 10) as plain:
+        with socket.create_connection(("127.0.0.1", self.site.port), 30) as plain:
             plain.sendall(
                 b"GET /ws/ HTTP/1.1\r\nHost: shop.example\r\nUpgrade: websocket\r\n"
                 b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -545,7 +541,7 @@ class Pool(ServingTest):
         site = Site(
             self, "upstream = @app\nproxy-protocol = true\ntrusted-proxies = 127.0.0.1\n"
         )
-        with socket.create_connection(("127.0.0.1", site.port), 10) as plain:
+        with socket.create_connection(("127.0.0.1", site.port), 30) as plain:
             plain.sendall(
                 b"PROXY TCP4 203.0.113.9 127.0.0.1 5 80\r\nGET / HTTP/1.1\r\nHost: x\r\n"
                 b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n"
@@ -607,7 +603,7 @@ location.broken =
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         for name in ("evil.example", None):
             with (
-                socket.create_connection(("127.0.0.1", self.site.tls_port), 10) as plain,
+                socket.create_connection(("127.0.0.1", self.site.tls_port), 30) as plain,
                 self.assertRaises(ssl.SSLError, msg=name),
             ):
                 context.wrap_socket(plain, server_hostname=name)
@@ -617,7 +613,7 @@ location.broken =
         context = ssl.create_default_context(cafile=str(self.site.directory / "tls.crt"))
         context.set_alpn_protocols(["h2", "http/1.1"])
         with (
-            socket.create_connection(("127.0.0.1", self.site.tls_port), 10) as plain,
+            socket.create_connection(("127.0.0.1", self.site.tls_port), 30) as plain,
             context.wrap_socket(plain, server_hostname="shop.example") as secure,
         ):
             self.assertEqual(secure.selected_alpn_protocol(), "h2")
@@ -627,7 +623,7 @@ location.broken =
             warnings.simplefilter("ignore")
             context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
         with (
-            socket.create_connection(("127.0.0.1", self.site.tls_port), 10) as plain,
+            socket.create_connection(("127.0.0.1", self.site.tls_port), 30) as plain,
             self.assertRaises((ssl.SSLError, ConnectionResetError)),
         ):
             context.wrap_socket(plain, server_hostname="shop.example")
