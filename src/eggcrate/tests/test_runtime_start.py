@@ -83,7 +83,7 @@ class Case(test_circusd.Case):
 
     def refused(self, text: str, code: int, *sayings: str, **environment: str) -> None:
         process = self.started(text, **environment)
-        self.assertEqual(self.code(process, 5), code, self.log.read_text())
+        self.assertEqual(self.code(process), code, self.log.read_text())
         for saying in sayings:
             self.assertIn(saying, self.log.read_text())
         self.assertNotIn("Traceback", self.log.read_text())
@@ -103,7 +103,7 @@ class Stop(Case):
             self.wait_for_start(process)
             with self.subTest(number):
                 time.sleep(number * 0.01)
-                self.assertEqual(self.stopped(process, 5), 0)
+                self.assertEqual(self.stopped(process), 0)
                 files = [
                     path.read_text()
                     for path in self.run_directory.rglob("*.ini")
@@ -154,7 +154,6 @@ class Nginx(Case):
 
     def test_what_it_refuses(self) -> None:
         """A value that fits its type, and not nginx."""
-        began = time.monotonic()
         self.refused(
             WEB,
             78,
@@ -162,7 +161,6 @@ class Nginx(Case):
             f"{self.directory}/nginx.conf:15\n",
             LEVEL="10",
         )
-        self.assertLess(time.monotonic() - began, 5)
         # a container that is started again has nothing of it
         self.assertEqual(list(self.run_directory.glob("*settings*")), [])
 
@@ -254,16 +252,18 @@ class Log(Case):
         self.addCleanup(self.ended, process)
         os.close(writing)
         beat = self.directory / "beat"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not beat.exists():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.05)
         time.sleep(2)  # a pipe is full after 64 kB
         before = beat.stat().st_mtime_ns
-        time.sleep(0.5)
-        self.assertGreater(beat.stat().st_mtime_ns, before)
+        deadline = time.monotonic() + 60
+        while beat.stat().st_mtime_ns == before:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
         os.kill(self.first(process), signal.SIGTERM)
-        self.assertEqual(process.wait(10), 0)
+        self.assertEqual(process.wait(test_circusd.SOON), 0)
 
 
 class Long(Case):
@@ -281,7 +281,7 @@ class Long(Case):
         longest = 131071 - len("SECRET=")
         process = self.started(text, GREETING="g" * 4096, SECRET="s" * longest)
         self.wait_for(f"4096 {longest}")
-        self.assertEqual(self.stopped(process, 5), 0)
+        self.assertEqual(self.stopped(process), 0)
         self.documents.clear()
         self.refused(
             WEB, 78, "eggcrate: GREETING is longer than 4,096 bytes", GREETING="g" * 4097
