@@ -166,10 +166,10 @@ class RealNginx(unittest.TestCase):
     def end(self, process: subprocess.Popen[str]) -> None:
         """Let it end: one that is killed leaves its workers behind."""
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(60)
 
     def wait_for(self, said: str) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         last = ""
         while last != said:
             self.assertLess(time.monotonic(), deadline, last)
@@ -213,7 +213,7 @@ class RealNginx(unittest.TestCase):
         self.assertEqual(self.call("test")[0], 78)
         self.wait_for("two")
         self.assertEqual(self.call("stop"), (0, ""))
-        self.assertEqual(process.wait(5), 0)
+        self.assertEqual(process.wait(60), 0)
         for command in ("stop", "reload"):
             code, said = self.call(command)
             self.assertEqual(code, 1)
@@ -305,7 +305,7 @@ class RealNginx(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertIn("stop --now doesn't wait for requests", errors.getvalue())
             self.assertEqual(self.call("stop", "--now"), (0, ""))
-            self.assertEqual(process.wait(5), 0)
+            self.assertEqual(process.wait(60), 0)
 
     def test_a_daemon_directive_of_its_own(self) -> None:
         self.write(more="daemon off;")
