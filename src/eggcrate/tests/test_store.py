@@ -31,12 +31,13 @@ for number in range(20):
     assert store.recall("test", "k")
 """
 
-# Uses a store for half a second.
+# Uses a store until nobody writes to it any longer, and for a moment more.
 _BUILDING = """
 import pathlib, sys, time
 from eggcrate.image.store import Store
 with Store(pathlib.Path(sys.argv[1])).in_use():
     print("building", flush=True)
+    sys.stdin.read()
     time.sleep(0.5)
 """
 
@@ -419,14 +420,16 @@ class Lock(Scratch):
         build = subprocess.Popen(
             [sys.executable, "-c", _BUILDING, self.root],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert build.stdout is not None
+        assert build.stdin is not None and build.stdout is not None
         with build.stdout:
             self.assertEqual(build.stdout.readline(), b"building\n")
             with store.alone(0) as alone:
                 self.assertFalse(alone)
-            with store.alone(30) as alone:
+            build.stdin.close()
+            with store.alone(60) as alone:
                 self.assertTrue(alone)
         self.assertEqual(build.wait(), 0)
 
@@ -435,6 +438,7 @@ class Lock(Scratch):
             build = subprocess.Popen(
                 [sys.executable, "-c", _BUILDING, self.root],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
             )
             assert build.stdout is not None
