@@ -72,6 +72,8 @@ _MOST_PLATFORMS = 8
 _IMMUTABLE = re.compile(rb"immutable|already exists|overwrit", re.IGNORECASE)
 # how often a list of referrers is written anew because somebody else has written it
 _REFERRER_TRIES = 8
+# and so many seconds, from the least to the most, before it is read again
+_MOMENT = (0.2, 0.4)
 
 Told = Callable[[int], None]
 
@@ -673,7 +675,7 @@ class Repository:
                 if any(other.get("digest") == entry["digest"] for other in entries):
                     seen += 1
                     if seen < 2:
-                        time.sleep(random.uniform(0.2, 0.4))  # noqa: S311  (to come apart)
+                        time.sleep(random.uniform(*_MOMENT))  # noqa: S311  (to come apart)
                     continue
                 break
             if seen == 2:
