@@ -221,7 +221,9 @@ def serving(
             seen.paths.append(self.path)
             for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # it has ended meanwhile
-                    seen.commands.add(file.read_bytes().replace(b"\0", b" ").decode())
+                    seen.commands.add(
+                        file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
             if stalls:
                 ended.wait(stalls)
             if status:

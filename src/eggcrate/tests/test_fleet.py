@@ -212,8 +212,8 @@ class Writing(Case):
             for number in range(1000)
         )
         # benchmarks/settings.py measures a fraction of it, with the files
-        started = time.monotonic()
+        started = time.process_time()
         self.assertEqual(self.checked(text).problems, ())
-        self.assertLess(time.monotonic() - started, 2)
+        self.assertLess(time.process_time() - started, 2)
         self.write(text)
         self.assertEqual(len(list(self.out.iterdir())), 1000)

@@ -68,16 +68,18 @@ class Healthy(unittest.TestCase):
         self.assertEqual(asked, ["/200?full=1", "/?a=b"])
 
     def test_nobody_listens(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-        self.assertFalse(healthy(f"http://127.0.0.1:{port}/"))
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            port = silent.getsockname()[1]
+            self.assertFalse(healthy(f"http://127.0.0.1:{port}/"))
 
     def test_somebody_listens_and_says_nothing(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             started = time.monotonic()
             port = silent.getsockname()[1]
             self.assertFalse(healthy(f"http://127.0.0.1:{port}/", timeout=0.2))
-            self.assertLess(time.monotonic() - started, 2)
+            # less than the four seconds that it has else
+            self.assertLess(time.monotonic() - started, 3.5)
 
     def test_somebody_answers_something_else(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:

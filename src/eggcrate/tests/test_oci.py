@@ -183,8 +183,8 @@ class References(unittest.TestCase):
                 reference("a", tag)
 
     def test_a_hostile_name_takes_no_time(self) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         for name in ("a-" * 5000, "a." * 5000 + "/", "a" * 20_000 + "!", "a-a" * 3000 + "_"):
             with self.assertRaises(SettingsError):
                 reference(name, "latest")
-        self.assertLess(time.perf_counter() - started, 5)
+        self.assertLess(time.process_time() - started, 5)
