@@ -10,8 +10,10 @@ import pathlib
 import re
 import subprocess
 import tempfile
+import time
 import unittest
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 from eggcrate.errors import TransportError
@@ -322,12 +324,21 @@ class Tokens(Server):
 
     def test_a_push_with_tokens_that_expire(self) -> None:
         self.login(self.layer.password)
+        put = Repository.put_manifest
+
+        def late(*arguments: Any, **options: Any) -> bool:
+            time.sleep(10)
+            return put(*arguments, **options)
+
         # docker-registry gives an expired token another minute
         with (
-            mock.patch.object(self.layer, "lifetime", -58),
+            mock.patch.object(self.layer, "lifetime", -52),
+            mock.patch.object(Repository, "put_manifest", late),
             self.assertLogs(level="DEBUG") as logs,
         ):
+            before = len(self.layer.asked)
             self.push()
+            self.assertGreater(len(self.layer.asked), before + 1)
             self.assertEqual(self.pulled()[0], self.image.manifest)
         self.nothing_secret(self.layer.password, iter(logs.output))
 
