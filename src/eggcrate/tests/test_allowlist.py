@@ -24,7 +24,7 @@ def opened(url: str, environ: Mapping[str, str]) -> bytes:
         if name in ("http_proxy", "https_proxy")
     }
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    with opener.open(url, timeout=10) as answer:
+    with opener.open(url, timeout=60) as answer:
         content: bytes = answer.read()
     return content
 
@@ -74,7 +74,7 @@ class AllowlistTest(unittest.TestCase):
 
     def connected(self, proxy: str, address: str) -> tuple[int, http.client.HTTPConnection]:
         host, _, port = proxy.removeprefix("http://").partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
         self.addCleanup(connection.close)
         connection.request("CONNECT", address)
         response = connection.response_class(connection.sock, method="CONNECT")

@@ -140,7 +140,8 @@ class InAnEngine:
             self.assertEqual(layers.get(f"http://127.0.0.1:{port}/nginx-health").status, 200)
             started = time.monotonic()
             self.assertEqual(container.stop(), 0)
-            self.assertLess(time.monotonic() - started, 5)
+            # nginx would wait for seven seconds for a connection that stays
+            self.assertLess(time.monotonic() - started, 7)
 
     def test_runs_as_any_user(self) -> None:
         assert isinstance(self, unittest.TestCase)
@@ -235,7 +236,7 @@ class RunInAnEngine:
 
     def done(self, *words: str) -> tuple[int, str, str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def test_streams_and_exit_code_are_the_commands(self) -> None:
@@ -264,7 +265,7 @@ class RunInAnEngine:
         for number in (signal.SIGINT, signal.SIGTERM):
             process = self.start("--settings", str(path), "--customer", "acme")
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 120
                 while True:
                     with contextlib.suppress(OSError):
                         page = layers.get(f"http://127.0.0.1:{port}/")
@@ -277,7 +278,7 @@ class RunInAnEngine:
                 self.assertIn("Eggs for Acme", page.text)
             finally:
                 process.send_signal(number)
-                out, err = process.communicate(timeout=60)
+                out, err = process.communicate(timeout=120)
             self.assertEqual(process.returncode, 0, err)
             self.assertIn("stopping", out + err)
         code, _, err = self.done("--settings", str(path), "--customer", "bad")

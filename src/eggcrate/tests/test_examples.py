@@ -96,7 +96,7 @@ class Example(layers.Layer):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         if process.returncode:
             raise AssertionError(process.stdout)
@@ -258,7 +258,8 @@ class ArticleTest(unittest.TestCase):
         self.assertNotIn("Traceback", container.logs())
         began = time.monotonic()
         code = container.stop()
-        self.assertLess(time.monotonic() - began, 5)
+        # nobody waits for what doesn't end
+        self.assertLess(time.monotonic() - began, 7)
         self.assertEqual(code, 0, container.logs())
 
     def test_a_customer_has_another_port_in_the_files_of_another_recipe(self) -> None:

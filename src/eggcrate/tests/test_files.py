@@ -241,7 +241,7 @@ class Stamps(Scratch):
         )
         before = stamp(path.lstat())
         for change in changes:
-            time.sleep(0.01)
+            time.sleep(0.03)
             change()
             after = stamp(path.lstat())
             self.assertNotEqual(after, before)

@@ -1170,7 +1170,7 @@ class Sizes(Scratch):
         patch = mock.patch.multiple(payload_files, _MANY=3, TICK=0)
         patch.start()
         self.addCleanup(patch.stop)
-        time.sleep(0.02)  # longer than a tick of the file system's clock
+        time.sleep(0.05)  # longer than a tick of the file system's clock
         first = self.build()
         with mock.patch.object(Files, "_read", side_effect=AssertionError):
             self.assertEqual(self.build().digest, first.digest)

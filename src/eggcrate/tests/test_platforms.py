@@ -226,7 +226,7 @@ class EmulatedTest(unittest.TestCase):
         )
         self.addCleanup(process.wait)
         self.addCleanup(process.terminate)
-        for _ in range(600):
+        for _ in range(3000):
             with contextlib.suppress(OSError):
                 answer = layers.get(f"http://127.0.0.1:{port}/health/")
                 break

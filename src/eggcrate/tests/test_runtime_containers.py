@@ -123,7 +123,7 @@ class InAnEngine:
     def site(self, container: layers.Container, port: int, host: str) -> str:
         """The first page, once there is one."""
         container.wait_http(port, "/nginx-health")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (found := ask(port, host))[0] == 503 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert found[0] == 200, (found, container.logs())
@@ -131,7 +131,7 @@ class InAnEngine:
 
     def gunicorns(self, container: layers.Container, count: int) -> list[int]:
         """The processes of gunicorn, once there are as many as there should be."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while True:
             running = processes(container)
             found = [pid for pid, words in running.items() if "gunicorn" in " ".join(words)]
@@ -277,9 +277,7 @@ class ContainerTest(InAnEngine, unittest.TestCase):
         with socket.create_server(("0.0.0.0", 0)) as taken:
             port = taken.getsockname()[1]
             with self.customer(WEBAPP_PORT=str(port)) as container:
-                began = time.monotonic()
                 self.assertEqual(container.wait(), 1)
-                self.assertLess(time.monotonic() - began, 5)
                 self.assertTrue(
                     container.logs().endswith(
                         f"eggcrate: port {port} is taken already; stop the other program, or "
@@ -287,6 +285,8 @@ class ContainerTest(InAnEngine, unittest.TestCase):
                     ),
                     container.logs(),
                 )
+                # before nginx has tried for seconds, again and again
+                self.assertNotIn("in use", container.logs())
 
     def test_without_a_network(self) -> None:
         identifier = self.engine.cli(
@@ -298,7 +298,7 @@ class ContainerTest(InAnEngine, unittest.TestCase):
         asked = ("exec", identifier, "python3", "-c", ask, "http://127.0.0.1:9999/")
         with contextlib.ExitStack() as stack:
             stack.callback(container.remove)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             page = ""
             while not page:
                 try:

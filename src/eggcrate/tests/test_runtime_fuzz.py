@@ -290,7 +290,7 @@ class Trees(unittest.TestCase):
     def end(self) -> None:
         assert self.circusd.stdin is not None and self.circusd.stdout is not None
         self.circusd.stdin.close()
-        self.circusd.wait(10)
+        self.circusd.wait(60)
         self.circusd.stdout.close()
 
     def nginx_tree(self, text: str) -> Any:

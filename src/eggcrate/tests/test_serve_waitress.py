@@ -65,14 +65,14 @@ class Launcher(unittest.TestCase):
                 port = server.getsockname()[1]
                 self.assertEqual(process.stdout.readline(), f"the application {port} 7\n")
                 process.send_signal(signal.SIGTERM)
-                self.assertEqual(process.wait(10), 0)
+                self.assertEqual(process.wait(50), 0)
                 self.assertEqual(process.stdout.read(), "in order\n")
 
     def test_a_python_without_waitress_says_so(self) -> None:
         process = self.started("shop")
         assert process.stdout is not None
         output = process.stdout.read()
-        if process.wait(10) != 78:
+        if process.wait(50) != 78:
             self.skipTest("this Python has Waitress")
         self.assertEqual(
             output, f"serve-waitress: {sys.executable} has no waitress; install it\n"
