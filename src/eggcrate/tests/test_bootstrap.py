@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import types
 import unittest
 import zipfile
@@ -459,9 +458,11 @@ class RealPackages(Project):
             if section.startswith("[versions") and line:
                 versions.append(line)
         self.configure("\n".join(["[buildout]", "parts =", *versions, ""]))
-        started = time.monotonic()
+        before = os.times()
         process = subprocess.run(self.command(), capture_output=True, text=True)
-        seconds = time.monotonic() - started
+        after = os.times()
+        # of the processor: neither its other work nor the network's pace counts
+        seconds = sum(after[2:4]) - sum(before[2:4])
         if "can't reach" in process.stderr:
             layers.skip(self, process.stderr.strip())
         self.assertEqual((process.returncode, process.stderr), (0, ""))
