@@ -394,6 +394,9 @@ class _Supervisor:
                 left = max(deadline - time.monotonic() - later * _RESERVE, 0)
                 for watcher in stage:
                     watcher.graceful_timeout = min(watcher.graceful_timeout, left)
+                    # Who starts its processes one by one goes on meanwhile, and Circus waits
+                    # for those though it hasn't told them, deaf to everything (reap_process)
+                    watcher.spawn_process = lambda recovery_wid=None: True
                 yield [watcher._stop(close) for watcher in stage]
                 # some may have been started meanwhile
                 yield [watcher.kill_processes(graceful_timeout=0) for watcher in stage]

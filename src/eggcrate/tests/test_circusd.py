@@ -42,10 +42,12 @@ sys.exit(start({directory!r}, sys.argv[1:]))
 
 PROGRAM = """\
 import os, signal, sys, time
-name, stubborn = sys.argv[1], sys.argv[2:] == ["stubborn"]
+name, how = sys.argv[1], sys.argv[2:]
 def stop(*args):
     print(name, "was told to stop", flush=True)
-    if not stubborn:
+    if how == ["slow"]:
+        time.sleep(3)
+    if how != ["stubborn"]:
         sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 print(name, "is up as", os.getpid(), flush=True)
@@ -206,6 +208,15 @@ class StopTest(Case):
                 self.wait_for_start(process)
                 time.sleep(delay)
                 self.assertEqual(self.stopped(process), 0)
+
+    def test_while_the_next_of_several_is_due(self) -> None:
+        """Nothing is started any longer by what is stopping: Circus would wait for it."""
+        process = self.started(
+            "[watcher:web]\ncmd = PROGRAM web slow\nnumprocesses = 9\nwarmup_delay = 1\n"
+        )
+        self.wait_for("web is up")
+        self.assertEqual(self.stopped(process), 0)
+        self.assertLess(self.log.read_text().count("is up"), 9)
 
     def test_as_soon_as_it_holds_its_signals(self) -> None:
         for _ in range(10):
