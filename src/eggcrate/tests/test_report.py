@@ -722,7 +722,7 @@ class Browser(layers.Layer):
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 encoding="utf-8",
-                timeout=120,
+                timeout=300,
                 check=False,
             )
         if process.returncode:

@@ -844,7 +844,7 @@ class TheScanner(Scratch):
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         self.assertEqual(scan.returncode, 0, scan.stderr)
         artifacts: list[dict[str, Any]] = json.loads(scan.stdout)["artifacts"]
