@@ -248,9 +248,35 @@ def _taken(documents: Mapping[str, str]) -> str:
                 probe.listen(1)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    return f"port {port} is taken already"
+                    return f"port {port} is taken already{_holder(int(port))}"
             finally:
                 probe.close()
+    return ""
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, with a space before it; nothing where that can't be seen."""
+    sockets = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                rows = [line.split() for line in file]
+        except OSError:
+            continue
+        # proc(5): the local address, the state (listening), the inode
+        sockets |= {
+            f"socket:[{row[9]}]"
+            for row in rows[1:]
+            if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+        }
+    for pid in sorted(map(int, filter(str.isdecimal, os.listdir("/proc")))):
+        place = f"/proc/{pid}/fd"
+        try:
+            if any(os.readlink(f"{place}/{number}") in sockets for number in os.listdir(place)):
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                    return f" by {file.read().strip()}, process {pid}"
+        except OSError:
+            continue  # it is another user's, or has ended
     return ""
 
 

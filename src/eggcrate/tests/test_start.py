@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import stat
 import subprocess
 import sys
@@ -143,6 +144,28 @@ class Starting(Scratch):
         odd.write_bytes(b"\x00\x01")
         odd.chmod(0o755)
         self.assertEqual(self.start(os.fspath(odd)).returncode, 126)
+
+
+class Ports(Scratch):
+    def test_one_that_is_taken(self) -> None:
+        """F19: it is named, and who has it where that can be seen."""
+        document = self.root / "nginx.conf"
+        me = f"{pathlib.Path('/proc/self/comm').read_text().strip()}, process {os.getpid()}"
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::")):
+            with self.subTest(address), socket.socket(family) as taken:
+                taken.bind((address, 0))
+                port = taken.getsockname()[1]
+                document.write_text(f"  listen {port};\n")
+                # bound, and nobody listens yet: nobody is known to have it
+                self.assertNotIn("process", start._taken({"": str(document)}))
+                taken.listen()
+                self.assertEqual(
+                    start._taken({"": str(document)}), f"port {port} is taken already by {me}"
+                )
+                # it is another user's, all of whose processes are out of sight
+                with mock.patch("os.readlink", side_effect=PermissionError):
+                    self.assertEqual(start._holder(port), "")
+        self.assertEqual(start._taken({"": str(document)}), "")
 
 
 class RunDirectory(Scratch):
