@@ -32,9 +32,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "src")]
 
 # the engine, the index and the Dockerfiles' base are those of the other benchmark
-from benchmarks import images  # noqa: E402 - the line above makes it importable
-from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as above
-from eggcrate.tests import layers  # noqa: E402 - as above
+from benchmarks import images
+from benchmarks.images import BenchmarkError, Figures, say
+from eggcrate.tests import layers
 
 ROWS = {
     "a": "One changed line of source, the image; ratios to bin/image build",

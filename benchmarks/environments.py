@@ -24,10 +24,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "src")]
 
 # packages, index and table are those of the other benchmarks
-from benchmarks import builder, images  # noqa: E402 - the line above makes it importable
-from benchmarks.builder import QUICK, SECONDS, Line  # noqa: E402 - as above
-from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as above
-from eggcrate.environments.requirements import canonical_name  # noqa: E402 - as above
+from benchmarks import builder, images
+from benchmarks.builder import QUICK, SECONDS, Line
+from benchmarks.images import BenchmarkError, Figures, say
+from eggcrate.environments.requirements import canonical_name
 
 ROWS = {
     "a": "From nothing, caches empty; pip's ratios are to the part, others to bare uv",

@@ -40,7 +40,7 @@ PROJECT = HERE.parent
 sys.path.insert(0, str(PROJECT / "src"))
 
 # the servers of the tests serve here, too
-from eggcrate.tests import layers  # noqa: E402 - the line above makes it importable
+from eggcrate.tests import layers
 
 # The line of source that changes, and what the image is asked to see the change.
 SOURCE = "examples/shop/src/shop/catalogue/views.py"

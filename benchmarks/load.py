@@ -22,16 +22,16 @@ from pathlib import Path
 TOP = Path(__file__).parents[1]
 sys.path.insert(0, str(TOP / "src"))
 
-from eggcrate.image.layers import DEFAULT_EPOCH  # noqa: E402 - from the checkout
-from eggcrate.image.layout import make_image, write_archive, write_layout  # noqa: E402
-from eggcrate.image.oci import RuntimeConfig, reference  # noqa: E402
-from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers  # noqa: E402
-from eggcrate.image.store import Store, replacing  # noqa: E402
-from eggcrate.image.stored import stored  # noqa: E402
-from eggcrate.payload.site import Site  # noqa: E402
-from eggcrate.settings import ImageSettings, document, this_platform  # noqa: E402
-from eggcrate.tests import layers  # noqa: E402
-from eggcrate.transports.engine import Engine  # noqa: E402
+from eggcrate.image.layers import DEFAULT_EPOCH
+from eggcrate.image.layout import make_image, write_archive, write_layout
+from eggcrate.image.oci import RuntimeConfig, reference
+from eggcrate.image.plan import FileEntry, bytes_file, merge, plan_layers
+from eggcrate.image.store import Store, replacing
+from eggcrate.image.stored import stored
+from eggcrate.payload.site import Site
+from eggcrate.settings import ImageSettings, document, this_platform
+from eggcrate.tests import layers
+from eggcrate.transports.engine import Engine
 
 MEGABYTE = 1 << 20
 # what the script of the part does

@@ -27,18 +27,18 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "src")]
 
 # the table is that of the other benchmarks
-from benchmarks import builder, images  # noqa: E402 - the line above makes it importable
-from benchmarks.builder import SECONDS, Line  # noqa: E402 - as above
-from benchmarks.images import BenchmarkError, Figures, say  # noqa: E402 - as above
-from eggcrate.image import layout, oci  # noqa: E402 - as above
-from eggcrate.image.layout import Image  # noqa: E402 - as above
-from eggcrate.image.plan import bytes_file, merge, plan_layers  # noqa: E402 - as above
-from eggcrate.image.store import Store, replacing  # noqa: E402 - as above
-from eggcrate.image.words import amount  # noqa: E402 - as above
-from eggcrate.payload.site import Site  # noqa: E402 - as above
-from eggcrate.recipes import docker_image  # noqa: E402 - as above
-from eggcrate.settings import ImageSettings, document  # noqa: E402 - as above
-from eggcrate.tests import layers  # noqa: E402 - as above
+from benchmarks import builder, images
+from benchmarks.builder import SECONDS, Line
+from benchmarks.images import BenchmarkError, Figures, say
+from eggcrate.image import layout, oci
+from eggcrate.image.layout import Image
+from eggcrate.image.plan import bytes_file, merge, plan_layers
+from eggcrate.image.store import Store, replacing
+from eggcrate.image.words import amount
+from eggcrate.payload.site import Site
+from eggcrate.recipes import docker_image
+from eggcrate.settings import ImageSettings, document
+from eggcrate.tests import layers
 
 ROWS = {
     "a": "One small layer has changed; ratios to eggcrate",

@@ -25,8 +25,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "src")]
 
-from eggcrate import fleet  # noqa: E402 - the line above makes it importable
-from eggcrate.runtime import variables  # noqa: E402 - as above
+from eggcrate import fleet
+from eggcrate.runtime import variables
 
 #: PID 1 of an image, with other places, and with `true` for Circus
 MAIN = """\

@@ -609,7 +609,9 @@ class Configuration:
     def _declared_location(self, site: Site, name: str, level: Level) -> None:
         source = f"location.{name}"
         text = level.text("path").strip() or f"/{name}/"
-        modifier, path = _MODIFIED.fullmatch(text).groups()  # type: ignore[union-attr]
+        match = _MODIFIED.fullmatch(text)
+        assert match  # it fits every text
+        modifier, path = match.groups()
         if (modifier in (None, "=", "^~") and not path.startswith("/")) or "\n" in path:
             self.error(
                 f"{at(level.place('path'), 'path')}: {shortened(text)} is no path of a URL",

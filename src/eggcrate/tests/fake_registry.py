@@ -40,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     return
             self.right()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Answer, after whatever body the request has."""

@@ -116,7 +116,7 @@ class AllowlistTest(unittest.TestCase):
                 if self.command == "GET":
                     self.wfile.write(b"from the proxy")
 
-            do_CONNECT = do_GET  # noqa: N815 the name that http.server calls
+            do_CONNECT = do_GET
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -455,8 +455,8 @@ class Pruning(Scratch):
         for _ in range(5):
             removed = iter(range(3))
 
-            def killed(path: pathlib.Path, removed: object = removed) -> bool:
-                if next(removed) == 2:  # type: ignore[call-overload]
+            def killed(path: pathlib.Path, removed: Iterator[int] = removed) -> bool:
+                if next(removed) == 2:
                     raise KeyboardInterrupt
                 path.unlink()
                 return True

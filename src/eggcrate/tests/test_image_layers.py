@@ -244,7 +244,7 @@ class Times(unittest.TestCase):
 
     def time(self, entry: FileEntry, epoch: int = DEFAULT_EPOCH) -> int:
         header = tar_header(entry, epoch)
-        return tarfile.TarInfo.frombuf(header, "utf-8", "strict").mtime  # type: ignore[return-value]
+        return int(tarfile.TarInfo.frombuf(header, "utf-8", "strict").mtime)
 
     def test_a_file_for_browsers_has_one_that_its_content_says(self) -> None:
         red, blue = (

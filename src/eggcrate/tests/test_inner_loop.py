@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import unittest
+from collections.abc import Iterator
 
 from eggcrate.tests import layers
 from eggcrate.tests.test_engines import DEMO_IMAGE, ON_DOCKER
@@ -41,7 +42,7 @@ class InnerLoopTest(unittest.TestCase):
         return (self.part / "digest").read_text().strip()
 
     @contextlib.contextmanager
-    def edited(self, path: pathlib.Path, old: str, new: str):  # type: ignore[no-untyped-def]
+    def edited(self, path: pathlib.Path, old: str, new: str) -> Iterator[None]:
         text = path.read_text()
         self.assertIn(old, text)
         path.write_text(text.replace(old, new))

@@ -50,7 +50,7 @@ class Application(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815 - the name that http.server calls
+    do_POST = do_GET
 
     def log_message(self, *_: object) -> None:
         """Nothing: the tests ask."""
@@ -197,7 +197,7 @@ class _Named(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         plain = socket.create_connection((self.host, self.port), self.timeout)
-        context: ssl.SSLContext = self._context  # type: ignore[attr-defined]
+        context: ssl.SSLContext = self._context  # type: ignore[attr-defined]  # not public
         self.sock = context.wrap_socket(plain, server_hostname=self.name)
 
 

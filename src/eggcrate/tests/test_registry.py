@@ -224,7 +224,7 @@ class Pulls(Scratch):
             self.server.fault("GET", "/blobs/", fault)
             with self.subTest(row):
                 limits = STALLS if fault is stalls else QUICK
-                text = self.complaint(lambda: self.pull(descriptor, limits=limits))  # noqa: B023
+                text = self.complaint(lambda: self.pull(descriptor, limits=limits))
                 self.assertRegex(text, expected)
                 self.assertEqual(len(self.server.asked("GET", "/blobs/")), requests)
                 self.assertFalse(self.store.has(descriptor.digest, descriptor.size))
@@ -278,10 +278,10 @@ class Pulls(Scratch):
                 lambda d: self.repository().has_blob(Descriptor(TYPE, d, 1)),
             ):
                 with self.subTest(digest=digest):
-                    text = self.complaint(lambda: work(digest))  # noqa: B023
+                    text = self.complaint(lambda: work(digest))
                     self.assertIn("is not a digest that eggcrate knows", text)
         for tag in ("a/b", "../x", "", ".a", "a" * 129, "a?b", "a#b"):
-            self.assertIn("not a tag", self.complaint(lambda: self.repository().manifest(tag)))  # noqa: B023
+            self.assertIn("not a tag", self.complaint(lambda: self.repository().manifest(tag)))
         self.assertEqual(self.server.requests, [])
 
     def test_d19_layers_that_lie_elsewhere_are_not_fetched(self) -> None:
@@ -290,7 +290,7 @@ class Pulls(Scratch):
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         ):
             descriptor = Descriptor(kind, self.blob().digest, len(BLOB))
-            text = self.complaint(lambda: self.repository().blob(descriptor, self.store))  # noqa: B023
+            text = self.complaint(lambda: self.repository().blob(descriptor, self.store))
             self.assertIn("is said to lie elsewhere", text)
         self.assertEqual(self.server.requests, [])
 
@@ -506,7 +506,7 @@ class Credentials(Scratch):
              "credentials of .*config.json are not for; if it belongs to the registry, say so"),
             ({}, "wants a token of http://127.0.0.1:[0-9]+/token, which is not HTTPS"),
         ):  # fmt: skip
-            text = self.complaint(lambda: self.pull(descriptor, **options))  # noqa: B023
+            text = self.complaint(lambda: self.pull(descriptor, **options))
             self.assertRegex(text, expected)
         self.assertEqual(self.tokens.requests, [])
 
@@ -599,7 +599,7 @@ class Credentials(Scratch):
             self.tokens.fault("GET", "", fault, first=True)
             options = self.of_tokens()
             self.assertRegex(
-                self.complaint(lambda: self.pull(self.blob(), **options)),  # noqa: B023
+                self.complaint(lambda: self.pull(self.blob(), **options)),
                 expected,
             )
             del self.tokens._faults[0]  # each by itself
@@ -850,7 +850,7 @@ class Pushes(Scratch):
             self.server.requests.clear()
 
             def dies(handler: Handler) -> bool:
-                return len(self.server.requests) > step and hangs_up(handler)  # noqa: B023
+                return len(self.server.requests) > step and hangs_up(handler)
 
             self.server.forget_faults()
             self.server.fault("*", "", dies)
@@ -1013,7 +1013,7 @@ class Networks(Scratch):
             ("registry.invalid", "there is no host registry.invalid, as far as this machine"),
         ):
             repository = Repository(host, PATH, access=Access(limits=QUICK))
-            self.assertIn(expected, self.complaint(lambda: repository.manifest("1")))  # noqa: B023
+            self.assertIn(expected, self.complaint(lambda: repository.manifest("1")))
 
     def test_d24_no_host_is_insecure_unless_it_is_named(self) -> None:
         for insecure in (
@@ -1026,7 +1026,7 @@ class Networks(Scratch):
             self.assertIn(
                 f"{self.host} does not speak TLS; if it is meant to have none, name it: "
                 f"insecure-registries = {self.host}, or --insecure {self.host}",
-                self.complaint(lambda: repository.manifest("1")),  # noqa: B023
+                self.complaint(lambda: repository.manifest("1")),
             )
         self.assertEqual(self.server.requests, [])
 
@@ -1045,7 +1045,7 @@ class Networks(Scratch):
             )
             repository = Repository(server.host, PATH, access=Access(ca=trusted, limits=QUICK))
             with self.subTest(name):
-                text = self.complaint(lambda: repository.manifest("1"))  # noqa: B023
+                text = self.complaint(lambda: repository.manifest("1"))
                 self.assertIn(f"the certificate of {server.host} {expected}", text)
                 self.assertEqual(server.requests, [])
 
@@ -1099,7 +1099,7 @@ class Networks(Scratch):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            do_HEAD = do_CONNECT = do_GET  # noqa: N815
+            do_HEAD = do_CONNECT = do_GET
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -1130,7 +1130,7 @@ class Networks(Scratch):
             for excluded in ("registry.invalid", ".invalid", "*"):
                 with mock.patch.dict(os.environ, no_proxy=excluded):
                     repository = Repository("registry.invalid", PATH, access=access)
-                    text = self.complaint(lambda: repository.digest("1"))  # noqa: B023
+                    text = self.complaint(lambda: repository.digest("1"))
                     self.assertIn("there is no host registry.invalid", text)
         with mock.patch.dict(os.environ, https_proxy=f"socks5://user:{CANARY}@h:1"):
             secure = Repository("registry.invalid", PATH, access=Access(limits=QUICK))

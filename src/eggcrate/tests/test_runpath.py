@@ -46,8 +46,7 @@ class Relocated(unittest.TestCase):
     def test_each_directory_of_either_path(self) -> None:
         path = f"{HERE}/parts/lib:$ORIGIN/../x:{HERE}-old:{HERE}"
         there = (f"{THERE}/parts/lib", "$ORIGIN/../x", f"{HERE}-old", THERE)
-        for option in ("runpath", "rpath"):
-            data = crafted(**{option: path})  # type: ignore[arg-type]
+        for data in (crafted(runpath=path), crafted(rpath=path)):
             found = relocated(data)
             self.assertEqual(len(found), len(data))
             self.assertEqual(search(found), there)

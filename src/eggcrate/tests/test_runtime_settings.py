@@ -15,6 +15,7 @@ import tempfile
 import time
 import unittest
 from collections.abc import Mapping
+from typing import Any
 from unittest import mock
 
 import eggcrate
@@ -723,10 +724,10 @@ class Writing(Directory):
         for failing in ("_create", "rename", "symlink"):
             done: list[str] = []
 
-            def fail(*args: object, failing: str = failing, done: list[str] = done) -> None:
+            def fail(*args: Any, failing: str = failing, done: list[str] = done) -> None:
                 if failing == "_create" and not done:
                     done.append("")
-                    create(*args)  # type: ignore[arg-type]
+                    create(*args)
                     return
                 raise OSError(28, "No space left on device")
 

@@ -233,7 +233,7 @@ def proxy_of(origin: str) -> str:
             with contextlib.suppress(ValueError):
                 if "/" in item and address in ipaddress.ip_network(item.strip(), strict=False):
                     return ""
-    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]  # in no stub
         return ""
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     parts = urllib.parse.urlsplit(proxy)
