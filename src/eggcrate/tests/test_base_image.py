@@ -199,6 +199,8 @@ class Whole(Case):
             self.assertEqual(self.read(f"{self.name}:{tag}").digest, wanted["digest"])
         self.assertIn("has 2 images; say which", self.refused())
         self.assertIn("has no image three", self.refused(f"{self.name}:three"))
+        self.made.index({**one, "annotations": {"org.opencontainers.image.ref.name": ["one"]}})
+        self.assertIn("has no image one", self.refused(f"{self.name}:one"))
 
     def test_platforms(self) -> None:
         """D26: nested indexes, variants, attestations; what is offered is said."""
@@ -292,6 +294,16 @@ class Whole(Case):
         (self.top / "docker.tar").write_bytes(gzip.compress(LAYER))
         name = f"docker-archive:{self.top}/docker.tar"
         self.assertIn("is no tar archive", self.refused(name))
+        for text, why in (
+            ("[" * 100_000, "manifest.json is no JSON"),
+            ('[{"RepoTags": 5}]', "is no list of images"),
+            ('[{"RepoTags": [5]}]', "is no list of images"),
+            (r'[{"Config": "\u001b[2J"}]', r"there is no such file in it (\x1b[2J)"),
+        ):
+            with self.subTest(why):
+                archive = tar(("manifest.json", text.encode()))
+                (self.top / "docker.tar").write_bytes(archive)
+                self.assertIn(why, self.refused(name))
 
     def test_what_its_config_says(self) -> None:
         history = [{"created_by": "one"}, {"created_by": "ENV", "empty_layer": True}]
@@ -562,6 +574,7 @@ class Damaged(Case):
             ([], "is no JSON object"),
             ({**whole, "manifests": []}, "is both a manifest and an index"),
             ({**whole, "mediaType": INDEX}, "has the media type"),
+            ({**whole, "mediaType": "\x1b[2J"}, r"has the media type \x1b[2J, and"),
             ({**whole, "schemaVersion": 1}, "schema 1, which nobody makes"),
             ({**good, "fsLayers": []}, "schema 1, which nobody makes"),
             ({**whole, "layers": {}}, "has no list of layers"),
@@ -574,6 +587,16 @@ class Damaged(Case):
             "schema 1, which nobody makes",
             self.described({}, f"{DOCKER}distribution.manifest.v1+prettyjws"),
         )
+
+    def test_an_index_that_names_another_again_and_again(self) -> None:
+        """Each is read once: 20 ** 5 names would take hours."""
+        named = self.made.manifest(LAYER, platform=AMD64.as_json())
+        digest = named["digest"]
+        for _ in range(4):
+            value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [named] * 20}
+            named = self.made.document(value, INDEX)
+        self.made.index(*[named] * 20)
+        self.assertEqual(self.read().digest, digest)
 
     def test_digests_that_are_paths(self) -> None:
         """D12 of an image layout: the file that is meant is there."""

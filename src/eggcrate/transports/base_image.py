@@ -289,11 +289,11 @@ class _Layout:
             raise _missing(self._name, error) from error
 
 
-def _names_of(annotations: Mapping[str, Any]) -> set[Any]:
-    names = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
-    found = {annotations.get(name) for name in names}
+def _names_of(annotations: Mapping[str, Any]) -> set[str]:
+    keys = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
+    found = {name for key in keys if isinstance(name := annotations.get(key), str)}
     # a short tag means the whole reference that has it
-    return found | {str(name).rpartition(":")[2] for name in found if name}
+    return found | {name.rpartition(":")[2] for name in found}
 
 
 def _blob_name(digest: str) -> str:
@@ -301,7 +301,7 @@ def _blob_name(digest: str) -> str:
 
 
 def _missing(name: str, error: OSError) -> TransportError:
-    which = f" ({error.filename})" if error.filename else ""
+    which = f" ({printable(str(error.filename)[:200])})" if error.filename else ""
     return TransportError(
         f"the base {name} can't be read: {error.strerror or error}{which}",
         "see whether the path in the option base is right, and what is there is whole and of "
@@ -346,8 +346,9 @@ def keep(name: str, blocks: Iterable[bytes], descriptor: Descriptor, store: Stor
 
 def _parsed(name: str, data: bytes, media_type: str) -> dict[str, Any]:
     """An index, a manifest or a config, when it is one and nothing else (CVE-2021-41190)."""
-    if len(data) > (_MOST_CONFIG if media_type == oci.CONFIG else _MOST_DOCUMENT):
-        raise _damaged(name, f"a document has more than {amount(_MOST_DOCUMENT)}")
+    most = _MOST_CONFIG if media_type == oci.CONFIG else _MOST_DOCUMENT
+    if len(data) > most:
+        raise _damaged(name, f"a document has more than {amount(most)}")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -366,7 +367,8 @@ def _parsed(name: str, data: bytes, media_type: str) -> dict[str, Any]:
     kinds = INDEXES if "manifests" in value else MANIFESTS
     said = value.get("mediaType", media_type)
     if said != media_type or media_type not in kinds:
-        raise _damaged(name, f"a document has the media type {said}, and is another one")
+        shown = printable(str(said)[:80])
+        raise _damaged(name, f"a document has the media type {shown}, and is another one")
     return value
 
 
@@ -421,17 +423,23 @@ def _platform(value: Mapping[str, Any]) -> Platform:
 
 
 def _candidates(
-    name: str, source: Source, index: Mapping[str, Any], depth: int = 0
+    name: str, source: Source, index: Mapping[str, Any], seen: set[str], depth: int = 0
 ) -> Iterator[tuple[Descriptor, Platform]]:
-    """The manifests of an index, and of those within it, with their platforms."""
+    """The manifests of an index, and of those within it, with their platforms.
+
+    An index whose digest is ``seen`` already is not read again.
+    """
     if depth > _DEEPEST_INDEX or not isinstance(index["manifests"], list):
         raise _damaged(name, "an index has no list of manifests, or too deep a one")
     for value in index["manifests"]:
         descriptor = _descriptor(name, value)
         if descriptor.media_type in INDEXES:
+            if descriptor.digest in seen:
+                continue
+            seen.add(descriptor.digest)
             inner = _verified(name, source, descriptor)
             document = _parsed(name, inner, descriptor.media_type)
-            yield from _candidates(name, source, document, depth + 1)
+            yield from _candidates(name, source, document, seen, depth + 1)
         elif descriptor.media_type not in MANIFESTS and not _OLD.fullmatch(
             descriptor.media_type
         ):
@@ -468,7 +476,7 @@ def manifest_of(name: str, source: Source, platform: Platform) -> tuple[bytes, D
     if "manifests" not in document:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         return data, Descriptor(media_type, digest, len(data))
-    found = list(_candidates(name, source, document))
+    found = list(_candidates(name, source, document, set()))
     near = [
         (distance, number)
         for number, (_, each) in enumerate(found)
@@ -697,17 +705,19 @@ def _docker_archive(name: str, path: str = "") -> tuple[_Place, Mapping[str, Any
             entries = json.loads(stream.read(_MOST_DOCUMENT))
     except OSError as error:
         raise _missing(name, error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(name, f"manifest.json is no JSON: {error}") from error
-    if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
-        raise _damaged(name, "manifest.json is no list")
+    if not isinstance(entries, list) or not all(
+        isinstance(item, dict) and _strings(item.get("RepoTags") or []) for item in entries
+    ):
+        raise _damaged(name, "manifest.json is no list of images with their names")
     offered = [printable(one) for item in entries for one in _full_names(item)]
     if wanted and not path:
         full = _reference(name, wanted, daemon=False)
         entries = [
             item
             for item in entries
-            if {wanted, full}.intersection(map(str, item.get("RepoTags") or ()))
+            if {wanted, full}.intersection(item.get("RepoTags") or ())
             or full in _full_names(item)
         ]
     if len(entries) != 1:
@@ -720,7 +730,7 @@ def _docker_archive(name: str, path: str = "") -> tuple[_Place, Mapping[str, Any
 
 
 def _full_names(item: Mapping[str, Any]) -> Iterator[str]:
-    for text in map(str, item.get("RepoTags") or ()):
+    for text in item.get("RepoTags") or ():
         with contextlib.suppress(SettingsError):
             yield _reference(text, text, daemon=False)
 
