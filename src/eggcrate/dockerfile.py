@@ -387,23 +387,22 @@ def _copy_project(settings: ImageSettings) -> None:
     develop = [
         pathlib.Path(path) for path in json.loads((context / "develop.json").read_text())
     ]
-    wanted: set[str] = {"docker.cfg"}
-    write_if_changed(target / "docker.cfg", (context / "docker.cfg").read_bytes())
+    sources = {"docker.cfg": context / "docker.cfg"}
     outside = [path for path in develop if not path.is_relative_to(own)]
     for top, below in ((own, ""), *((path, _inside(path, settings)) for path in outside)):
         for path in _files(top, settings):
-            name = os.path.join(below, path)
-            if name in wanted:
-                continue
-            wanted.add(name)
-            _copy(top / path, target / name)
-    for directory, _, names in os.walk(target, topdown=False):
-        for name in names:
+            sources.setdefault(os.path.join(below, path), top / path)
+    # first, as a link where there is a directory now would lead what is copied elsewhere
+    for directory, directories, names in os.walk(target, topdown=False):
+        for name in (*directories, *names):
             path = os.path.join(directory, name)
-            if os.path.relpath(path, target) not in wanted:
+            if os.path.isdir(path) and not os.path.islink(path):
+                if not os.listdir(path):
+                    os.rmdir(path)
+            elif os.path.relpath(path, target) not in sources:
                 os.unlink(path)
-        if not os.listdir(directory):
-            os.rmdir(directory)
+    for name, source in sources.items():
+        _copy(source, target / name)
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -437,7 +436,8 @@ def _files(top: pathlib.Path, settings: ImageSettings) -> Iterator[str]:
     made -= {os.fspath(site.directory)}
     never = re.compile("|".join(map(fnmatch.translate, (*LEFT_OUT, *_MADE, "*.egg-info"))))
     try:
-        ignore = Ignore.parse((top / ".dockerignore").read_text())
+        text = (top / ".dockerignore").read_bytes().decode("utf-8", "surrogateescape")
+        ignore = Ignore.parse(text)
     except OSError:
         ignore = Ignore.parse("")
     for directory, directories, names in os.walk(top):

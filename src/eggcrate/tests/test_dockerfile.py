@@ -127,7 +127,7 @@ class Texts(unittest.TestCase):
             *("shop/.venv/bin/python", "shop/develop-eggs/shop.egg-link", "lib/setup.py"),
             *("lib/lib.py", "shop/src/shop.egg-info/PKG-INFO", "shop/var/filestorage/Data.fs"),
         )
-        (self.root / "shop/.dockerignore").write_text("notes\n")
+        (self.root / "shop/.dockerignore").write_bytes(b"notes\nJos\xe9\n")
         (self.root / "shop/src/shop/run.sh").write_text("")
         (self.root / "shop/src/shop/run.sh").chmod(0o700)
         (self.root / "shop/src/link").symlink_to("shop")
@@ -188,6 +188,30 @@ class Texts(unittest.TestCase):
         dependencies = (context / "dependencies/dependencies.cfg").read_text()
         self.assertIn("[eggs]\nrecipe = zc.recipe.egg:eggs\neggs = gunicorn\n", dependencies)
         self.assertIn("index = https://index.example/simple\n", dependencies)
+
+    def test_what_was_a_link_a_file_or_a_directory_before(self) -> None:
+        self.write("shop/bootstrap.py", "shop/a/x", "shop/b", "elsewhere/kept")
+        (self.root / "shop/c").symlink_to(self.root / "elsewhere")
+        (self.root / "shop/d").symlink_to(self.root / "elsewhere")
+        buildout = dockerfile.Buildout({"buildout": {}, "image": {}}, {}, [])
+        dockerfile.write_context(self.settings, buildout)
+        dockerfile._copy_project(self.settings)
+        project = self.settings.location / "context/project"
+        self.assertTrue((project / "d").is_symlink())
+        shutil.rmtree(self.root / "shop/a")
+        for name in ("b", "c", "d"):
+            (self.root / "shop" / name).unlink()
+        self.write("shop/a", "shop/b/x", "shop/c/x", "shop/c/kept")
+        (self.root / "shop/c/kept").write_text("the project's own")
+        dockerfile._copy_project(self.settings)
+        found = sorted(
+            str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()
+        )
+        self.assertEqual(found, ["a", "b/x", "bootstrap.py", "c/kept", "c/x", "docker.cfg"])
+        self.assertFalse((project / "d").is_symlink())
+        # nothing was written through the link
+        self.assertEqual(os.listdir(self.root / "elsewhere"), ["kept"])
+        self.assertNotIn("own", (self.root / "elsewhere/kept").read_text())
 
 
 class Builds(unittest.TestCase):
