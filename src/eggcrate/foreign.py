@@ -27,7 +27,7 @@ from eggcrate.settings import ImageSettings
 logger = logging.getLogger(__name__)
 
 # Raise it whenever something else is kept of a wheel.
-FORMAT = 2
+FORMAT = 3
 
 # where it is not known: what nearly all wheels of these days run on (PEP 599)
 _OLD_GLIBC = (2, 17)
@@ -276,8 +276,11 @@ def _stored(name: str, top: pathlib.Path, store: Store) -> list[_Row]:
         text = (metadata / "RECORD").read_text("utf-8", "surrogateescape")
         places = sorted({row[0] for row in csv.reader(io.StringIO(text)) if row})
         for place in places:
-            path = top / place.removeprefix(_OUTSIDE)
-            if path.is_file():
+            below = place.removeprefix(_OUTSIDE)
+            # a wheel may say of any file of this machine that it is its own
+            inside = posixpath.normpath(below) == below and not below.startswith(("/", "../"))
+            path = top / below
+            if inside and path.is_file():
                 data = path.read_bytes()
                 mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
                 rows.append((place, mode, store.put(data), len(data)))

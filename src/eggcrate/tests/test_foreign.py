@@ -32,8 +32,13 @@ GLIBC = CLibrary("glibc", (2, 36))
 HERE, THERE = crafted(machine=62), crafted(machine=183)
 
 
-def write_wheel(directory: pathlib.Path, name: str, version: str, tag: str) -> None:
-    """A wheel with a module, an extension module, a program, data and a script of Python's."""
+def write_wheel(
+    directory: pathlib.Path, name: str, version: str, tag: str, said: Sequence[str] = ()
+) -> None:
+    """A wheel with a module, an extension module, a program, data and a script of Python's.
+
+    Its RECORD has the paths that are ``said``, too.
+    """
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}/__init__.py": b"pure = 1\n",
@@ -48,7 +53,7 @@ def write_wheel(directory: pathlib.Path, name: str, version: str, tag: str) -> N
             f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: false\nTag: {tag}\n"
         ).encode(),
     }
-    record = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+    record = "".join(f"{path},,\n" for path in (*files, *said, f"{info}/RECORD"))
     files[f"{info}/RECORD"] = record.encode()
     directory.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(directory / f"{name}-{version}-{tag}.whl", "w") as archive:
@@ -179,6 +184,23 @@ class ReplacedTest(Case):
             lines = stream.read().splitlines()
         self.assertIn(b"fast/_there.abi3.so,,", lines)
         self.assertNotIn(b"direct_url", b"".join(lines))
+
+    def test_a_record_that_names_files_of_this_machine(self) -> None:
+        secret = self.root / "secret"
+        secret.write_text("canary")
+        up = "../" * 30
+        said = (
+            *(f"{secret}", f"{up.rstrip('/')}{secret}", f"fast/{up.rstrip('/')}{secret}"),
+            *("fast/../fast/__init__.py", "../outside"),
+        )
+        write_wheel(self.wheels, "fast", "1.0", "cp311-abi3-manylinux2014_aarch64", said)
+        tree = self.adapted(environment("fast", "1.0"))
+        top = "app/parts/tool/lib/python3.11/site-packages"
+        self.assertIn(f"{top}/fast/_there.abi3.so", tree)
+        for path, entry in tree.items():
+            with entry.open() as stream:
+                self.assertNotEqual(stream.read(), b"canary", path)
+            self.assertEqual(os.path.normpath(path), path)
 
     def test_what_was_compiled_into_nothing(self) -> None:
         """Its wheel is for one platform, for whatever reason."""
