@@ -208,7 +208,8 @@ class ImageBase:
     def _tree(self) -> dict[str, FileEntry]:
         """What the base's layers have, by path; its binaries are known then."""
         image = self.image
-        text = f"{FORMAT} {[layer.diff_id for layer in image.layers]}"
+        # the rows say where files lie, and a cache may have been moved
+        text = f"{FORMAT} {self._store.root} {[layer.diff_id for layer in image.layers]}"
         key = hashlib.sha256(text.encode()).hexdigest()
         table = self._store.table("base-trees", key)
         if table is not None:

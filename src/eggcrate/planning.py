@@ -442,7 +442,8 @@ class Base:
         for path in debian.inputs(self._suite, state=self._state):
             self.files.look(path)
         user = "app" if settings.uid else None
-        text = f"{deb.FORMAT} {user} {settings.uid} {packages}"
+        # the rows say where files lie, and a cache may have been moved
+        text = f"{deb.FORMAT} {self._store.root} {user} {settings.uid} {packages}"
         key = hashlib.sha256(text.encode()).hexdigest()
         if deb.are_unpacked(packages, self._debs):
             table = self._store.table("bases", key)

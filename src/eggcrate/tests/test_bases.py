@@ -22,6 +22,7 @@ from eggcrate.image import sbom
 from eggcrate.image.difference import difference, text
 from eggcrate.image.plan import FileEntry, bytes_file, directory, merge, symlink
 from eggcrate.image.report import report
+from eggcrate.image.store import Store
 from eggcrate.payload.interpreter import this_version
 from eggcrate.settings import this_platform
 from eggcrate.tests import test_record
@@ -206,6 +207,13 @@ class Builds(Case):
             [layer.descriptor for layer in third.image.layers[2:]],
             [layer.descriptor for layer in second.image.layers[1:]],
         )
+
+    def test_a_cache_that_has_been_moved(self) -> None:
+        self.base([*python(), ("etc/passwd", WHO)], **CONFIG)
+        self.build()
+        self.store = Store(self.store.root.rename(self.root / "elsewhere"))
+        self.write("docs/a.txt", "another line\n")
+        self.assertEqual(self.config()["config"]["User"], "www-data")
 
     def test_everything_else_goes_on_working(self) -> None:
         self.build()
