@@ -224,7 +224,7 @@ class Job:
         self._child = None
         took = f"after {time.monotonic() - began:.1f} s"
         if code < 0:
-            self.say(f"ended by {signal.Signals(-code).name} {took}")
+            self.say(f"ended by {_name(-code)} {took}")
             return 128 - code
         self.say(f"exit code {code} {took}")
         return code
@@ -277,6 +277,13 @@ class Job:
 
 class _Stopped(Exception):
     """The end has come while nothing runs."""
+
+
+def _name(number: int) -> str:
+    """The name of a signal; most of those for real time have none."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 def _shown(at: float) -> str:

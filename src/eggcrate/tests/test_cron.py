@@ -219,6 +219,12 @@ class Jobs(unittest.TestCase):
                 r"^cron tidy: left out \d+ runs?, as it took so long\n$",
             )
 
+    def test_a_signal_that_has_no_name(self) -> None:
+        number = signal.SIGRTMIN + 1
+        process = self.started(self.OFTEN, "/bin/sh", "-c", f"kill -{number} $$")
+        self.line(process)
+        self.assertIn(f"cron tidy: ended by signal {number} after", self.line(process))
+
     def test_sigterm_ends_what_runs_and_all_that_it_started(self) -> None:
         marker = self.directory / "pid"
         script = f"sleep 60 & echo $! > {marker}; echo runs; wait"
