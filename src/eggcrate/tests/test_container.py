@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -11,7 +12,7 @@ from unittest import mock
 from eggcrate.errors import EggcrateError
 from eggcrate.payload.settings import check, given
 from eggcrate.runtime.variables import Settings, declaration
-from eggcrate.transports.container import Published, published
+from eggcrate.transports.container import Published, published, run
 
 SETTINGS = Settings(
     [
@@ -103,6 +104,24 @@ class Files(unittest.TestCase):
         for text in ("", "0", "80800", "a:1", "1:2:3", "8080/icmp"):
             with self.assertRaisesRegex(EggcrateError, "^--publish .* is no port"):
                 published(text)
+
+    def test_a_port_in_two_places(self) -> None:
+        api = mock.Mock()
+        api.create_container.return_value = {"Id": "1"}
+        api.attach.return_value = ()
+        api.wait.return_value = {"StatusCode": 3}
+        engine = mock.Mock(api=api, asked=lambda doing: contextlib.nullcontext())
+        ports = [published(text) for text in ("81:80", "82:80", "53/udp")]
+        self.assertEqual(run(engine, "acme/shop", environment={}, ports=ports), 3)
+        self.assertEqual(
+            api.create_host_config.call_args.kwargs["port_bindings"],
+            {
+                "80/tcp": [("127.0.0.1", 81), ("127.0.0.1", 82)],
+                "53/udp": [("127.0.0.1", 53)],
+            },
+        )
+        asked = api.create_container.call_args.kwargs["ports"]
+        self.assertEqual(asked, [("80", "tcp"), ("53", "udp")])
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def run(
     container; the second time it is killed.
     """
     api = engine.api
-    bindings = {one.port: (one.address, one.host) for one in ports}
+    bindings: dict[str, list[tuple[str, int]]] = {}
+    for one in ports:
+        bindings.setdefault(one.port, []).append((one.address, one.host))
     with engine.asked("asked for a container"):
         made = api.create_container(
             image,
