@@ -6,6 +6,7 @@ import base64
 import concurrent.futures
 import dataclasses
 import email.utils
+import errno
 import hashlib
 import http.server
 import json
@@ -38,7 +39,7 @@ from eggcrate.tests.fake_registry import (
     hangs_up,
     says,
 )
-from eggcrate.transports import connection, registry
+from eggcrate.transports import connection, pool, registry
 from eggcrate.transports.connection import Access, Limits
 from eggcrate.transports.registry import Repository, Sent
 
@@ -799,6 +800,12 @@ class Pushes(Scratch):
             self.assertEqual(self.there(), self.image.manifest.digest)
             self.assertEqual(sent.layers_there, 1)
 
+    def test_no_session_is_left_where_nothing_could_be_mounted(self) -> None:
+        self.push(self.image, mount_from=(f"{self.host}/one", f"{self.host}/two"))
+        asked = [path for method, path, _ in self.server.requests if "from=one" in path]
+        self.assertTrue(asked)
+        self.assertEqual(self.server.uploads, {})
+
     def test_what_is_damaged_here_is_said(self) -> None:
         layer = max(self.image.blobs, key=lambda blob: blob.size)
         path = self.image.root / "blobs" / layer.digest.replace(":", "/")
@@ -1136,6 +1143,29 @@ class Networks(Scratch):
             secure = Repository("registry.invalid", PATH, access=Access(limits=QUICK))
             text = self.complaint(lambda: secure.manifest("1"))
             self.assertIn("the proxy socks5://h:1 is none that HTTP can go through", text)
+        for wrong in ("http://h:port", "http://h:0", "http://[::1"):
+            with mock.patch.dict(os.environ, https_proxy=wrong):
+                text = self.complaint(lambda: secure.manifest("1"))
+            self.assertIn(f"the proxy {wrong} is none that HTTP can go through", text)
+
+    def test_hosts_and_proxies_without_a_port(self) -> None:
+        for host, proxy, place in (
+            ("[2001:db8::1]", "", ("2001:db8::1", 443)),
+            ("registry.example", "http://proxy.example", ("proxy.example", 80)),
+        ):
+            repository = Repository(host, PATH, access=Access(limits=QUICK))
+            unreachable = OSError(errno.EHOSTUNREACH, "No route to host")
+            with (
+                mock.patch.dict(os.environ, https_proxy=proxy),
+                mock.patch("socket.create_connection", side_effect=unreachable) as connect,
+            ):
+                self.complaint(lambda: repository.digest("1"))  # noqa: B023
+            self.assertEqual(connect.call_args.args[0], place)
+
+    def test_a_path_that_begins_with_two_slashes(self) -> None:
+        """An object store may have such names, and signs them as they are."""
+        self.assertEqual(pool._target("https://a.example//b/c?d=%2F"), "//b/c?d=%2F")
+        self.assertEqual(pool._target("https://a.example"), "/")
 
 
 class ReferencesAsPeopleWriteThem(unittest.TestCase):

@@ -140,15 +140,13 @@ class Pool:
             line.close()
 
     def _opened(self, origin: str, proxy: str) -> http.client.HTTPConnection:
-        parts = urllib.parse.urlsplit(proxy or origin)
-        place = (parts.hostname or "", parts.port)
+        place = _place(proxy or origin)
         options: dict[str, Any] = {"timeout": self._connect, "blocksize": BLOCK}
         line: http.client.HTTPConnection
         if origin.startswith("https:"):
             line = http.client.HTTPSConnection(*place, context=self._context(origin), **options)
             if proxy:
-                server = urllib.parse.urlsplit(origin)
-                line.set_tunnel(server.hostname or "", server.port, _login(proxy))
+                line.set_tunnel(*_place(origin), _login(proxy))
         else:
             line = http.client.HTTPConnection(*place, **options)
         try:
@@ -182,6 +180,16 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host.removesuffix(default)}"
 
 
+def _place(url: str) -> tuple[str, int]:
+    """Host and port of a URL.
+
+    The port is always said: http.client looks for one in 2001:db8::1, and takes that of HTTPS
+    for a proxy's.
+    """
+    parts = urllib.parse.urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def _target(url: str) -> str:
     """What is asked for at a URL's host; NoAddress where there can be no such host."""
     try:
@@ -191,7 +199,7 @@ def _target(url: str) -> str:
             raise NoAddress
     except ValueError as error:
         raise NoAddress from error
-    target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return urllib.parse.quote(target, safe="/%?:@!$&'()*+,;=-._~")
 
 
@@ -236,7 +244,10 @@ def proxy_of(origin: str) -> str:
     if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]  # in no stub
         return ""
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    parts = urllib.parse.urlsplit(proxy)
-    if parts.scheme != "http" or not parts.hostname:
-        raise NoProxy(bare(proxy))
-    return proxy
+    try:
+        parts = urllib.parse.urlsplit(proxy)
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            return proxy
+    except ValueError:
+        pass
+    raise NoProxy(bare(proxy))

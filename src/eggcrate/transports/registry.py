@@ -431,25 +431,19 @@ class Repository:
 
     def mount(self, descriptor: Descriptor) -> bool:
         """Whether the blob could be mounted from one of the sources."""
-        location, mounted = self._mount(descriptor)
-        if location is not None:
-            with contextlib.suppress(TransportError, Interrupted):
-                self._connection.call("DELETE", location, tries=1)
-        return mounted
-
-    def _mount(self, descriptor: Descriptor) -> tuple[str | None, bool]:
-        """A session that was opened instead, if any, and whether the blob is mounted."""
-        location = None
         for source in self.sources:
             query = urllib.parse.urlencode({"mount": descriptor.digest, "from": source})
             answer = self._connection.call(
                 "POST", f"blobs/uploads/?{query}", headers={"Content-Length": "0"}
             )
             if answer.status == 201:
-                return None, True
+                return True
             if answer.status == 202:
+                # a session that was opened instead
                 location = self._location(answer)
-        return location, False
+                with contextlib.suppress(TransportError, Interrupted):
+                    self._connection.call("DELETE", location, tries=1)
+        return False
 
     def _session(self) -> str:
         """Where a new upload goes."""
