@@ -766,6 +766,22 @@ class Elsewhere(Case):
         ):
             base_image.resolve("docker-daemon:docker.io/a/b:1", AMD64, self.store)
 
+    def test_the_engine_is_that_of_the_docker_command(self) -> None:
+        meta = self.top / "contexts/meta" / hashlib.sha256(b"mine").hexdigest() / "meta.json"
+        meta.parent.mkdir(parents=True)
+        host = f"unix://{self.top}/mine.sock"
+        meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": host}}}))
+        variables = {
+            "DOCKER_HOST": "",
+            "DOCKER_CONFIG": f"{self.top}",
+            "DOCKER_CONTEXT": "mine",
+        }
+        with (
+            mock.patch.dict(os.environ, variables),
+            self.assertRaisesRegex(TransportError, f"Engine at {host} can't be asked for"),
+        ):
+            base_image.resolve("docker-daemon:docker.io/a/b:1", AMD64, self.store)
+
     def test_a_password_is_not_repeated(self) -> None:
         with self.assertRaises(SettingsError) as caught:
             base_image.canonical("docker://me:hunter2@a.example/b:1", self.top)

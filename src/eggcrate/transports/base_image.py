@@ -546,7 +546,7 @@ def resolve(
         return f"sha256:{hashlib.sha256(config).hexdigest()}"
     if name.startswith(DAEMON):
         with _daemon(name) as client:
-            return str(client.images.get(name.removeprefix(DAEMON)).id)
+            return str(client.inspect_image(name.removeprefix(DAEMON))["Id"])
     source = _source(name, store, access)
     if name.startswith(REGISTRY):
         return f"sha256:{hashlib.sha256(source.top()[0]).hexdigest()}"
@@ -793,23 +793,20 @@ def _docker_layer(stream: BinaryIO, diff_id: str, store: Store) -> Descriptor:
 
 @contextlib.contextmanager
 def _daemon(name: str) -> Iterator[Any]:
-    """A client of the Docker Engine; what goes wrong with it is said."""
-    try:
-        import docker
-        import docker.errors
+    """A client of the engine of the docker command; what goes wrong with it is said."""
+    from eggcrate.transports.engine import client_of, default_host
 
-        from eggcrate.transports.engine import reach
+    try:
+        import docker.errors
     except ImportError as error:
         raise TransportError(
             f"base = {name}: the Docker Engine can't be asked without its SDK",
             "install it beside zc.buildout, .venv/bin/python -m pip install docker, or docker "
             "save the image and use docker-archive:",
         ) from error
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    host = default_host()
     try:
-        reach(host)
-        client = docker.from_env()
-        with contextlib.closing(client):
+        with contextlib.closing(client_of(host)) as client:
             yield client
     except docker.errors.ImageNotFound as error:
         raise TransportError(
@@ -828,7 +825,7 @@ def _daemon(name: str) -> Iterator[Any]:
 def _saved(name: str, digest: str, store: Store) -> Iterator[str]:
     """The path of an archive of an image of the Docker Engine, as long as the block lasts."""
     with _daemon(name) as client, store.writing() as target:
-        for data in client.images.get(digest).save(chunk_size=1 << 20):
+        for data in client.get_image(digest, chunk_size=1 << 20):
             target.write(data)
         target.flush()
         yield cast("Any", target).name

@@ -127,7 +127,7 @@ class Engine:
         self._api: Any = None
         try:
             with self.asked(_FIRST):
-                self._api = _client(host) if _needs_sdk(host) else _Socket(host)
+                self._api = client_of(host) if _needs_sdk(host) else _Socket(host)
                 version = self._api.version(api_version=False)
         except TransportError:
             self.close()
@@ -150,7 +150,7 @@ class Engine:
             # that there is no engine is said without the SDK, which leaves sockets open then
             self._api.close()
             with self.asked(_FIRST):
-                self._api = _client(host, spoken)
+                self._api = client_of(host, spoken)
 
     @property
     def api(self) -> Any:
@@ -622,7 +622,7 @@ def _needs_sdk(host: str) -> bool:
     )
 
 
-def _client(host: str, version: str = "auto") -> Any:
+def client_of(host: str, version: str = "auto") -> Any:
     """A client of the docker SDK, which speaks that version of the API."""
     try:
         import docker
