@@ -45,6 +45,8 @@ _MOST_CONFIG = 16 << 20
 _MOST_NAMES = 1_000_000
 _LONGEST_NAME = 4096
 _MOST_HEADER = 1 << 20
+# what holds for all that follows, which tarfile goes through for each file
+_MOST_GLOBAL = 100
 _DEEPEST_INDEX = 4
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -919,6 +921,8 @@ def members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 if member.size < 0 or member.offset <= before:
                     raise TarFault("a header leads backwards")
                 before = member.offset
+                if len(archive.pax_headers) > _MOST_GLOBAL:
+                    raise TarFault("it has too many global headers")
                 whole = member.isreg() and not member.issparse()
                 if whole and member.offset_data + member.size > size:
                     raise TarFault("it is cut off")
