@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import logging
 import os
@@ -54,12 +55,32 @@ def build(settings: ImageSettings, store: Store) -> tuple[Outcome, ...]:
     only ordinary files have other bytes than at the last build, its plan is used again.
     """
     limit = cache.size_limit()
-    with store.in_use():
+    with store.in_use(), _alone(settings.location):
         made = _all(settings, lambda one: _made(one, store))
         outcomes = [_written(one, image, text, store) for one, image, text in made]
         _settle(settings, [outcome.image for outcome in outcomes], store)
     cache.bound(store, limit)
     return tuple(outcomes)
+
+
+@contextlib.contextmanager
+def _alone(location: pathlib.Path) -> Iterator[None]:
+    """While the block runs, no other build is for the same directory: one waits."""
+    lock = None
+    # where there can't be a lock, nothing can be written either, which says why
+    with contextlib.suppress(OSError):
+        location.mkdir(parents=True, exist_ok=True)
+        lock = os.open(location, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("Waiting for another build of %s.", location)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 _Done = TypeVar("_Done")
@@ -252,7 +273,7 @@ def rebase(settings: ImageSettings, store: Store) -> tuple[Outcome, ...]:
     what is below them.
     """
     limit = cache.size_limit()
-    with store.in_use():
+    with store.in_use(), _alone(settings.location):
         made = _all(settings, lambda one: _rebased(one, store))
         outcomes = [_written(one, image, text, store) for one, image, text in made]
         _settle(settings, [outcome.image for outcome in outcomes], store)

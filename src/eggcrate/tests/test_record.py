@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -1262,6 +1263,34 @@ class Kept(Buildout):
             self.assertEqual(validate(location / "oci"), [])
             self.assertEqual(validate(location / "image.tar"), [])
         self.assertEqual(self.result(), self.afresh())
+
+    def test_two_builds_at_once(self) -> None:
+        """One waits: else each takes away what only the other's image has."""
+        running: list[None] = []
+        most: list[int] = []
+        written = eggcrate.build._written
+
+        def slow(*arguments: Any) -> Outcome:
+            running.append(None)
+            time.sleep(0.1)
+            most.append(len(running))
+            outcome = written(*arguments)
+            running.pop()
+            return outcome
+
+        self.patch(eggcrate.build, "_written", slow)
+        other = dataclasses.replace(self.settings, labels=(("other", "1"),))
+        with (
+            self.assertLogs("eggcrate.build", "WARNING") as logged,
+            concurrent.futures.ThreadPoolExecutor(2) as pool,
+        ):
+            list(pool.map(lambda one: build(one, self.store), (self.settings, other)))
+        self.assertEqual(most, [1, 1])
+        self.assertIn("Waiting for another build of", logged.output[0])
+        location = self.settings.location
+        digest = last(self.settings, self.store).manifest.digest
+        self.assertEqual((location / "digest").read_text(), f"{digest}\n")
+        self.assertEqual(validate(location / "oci"), [])
 
     def test_a_plan_that_fails_leaves_the_last_image(self) -> None:
         digest = self.build().image.manifest.digest
