@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pathlib
+import signal
 import tempfile
+import threading
 import unittest
+from collections.abc import Iterator
 from unittest import mock
 
 from eggcrate.errors import EggcrateError
@@ -122,6 +126,29 @@ class Files(unittest.TestCase):
         )
         asked = api.create_container.call_args.kwargs["ports"]
         self.assertEqual(asked, [("80", "tcp"), ("53", "udp")])
+
+    def test_what_is_ignored_does_not_stop_it(self) -> None:
+        api = mock.Mock()
+        api.create_container.return_value = {"Id": "1"}
+        api.wait.return_value = {"StatusCode": 0}
+        told = threading.Event()
+        api.stop.side_effect = lambda *_, **__: told.set()
+        engine = mock.Mock(api=api, asked=lambda doing: contextlib.nullcontext())
+        for ignored in (True, False):
+
+            def output(number: int) -> Iterator[tuple[bytes, bytes]]:
+                os.kill(os.getpid(), number)
+                told.wait(0.2 if ignored else 60)  # noqa: B023
+                yield b"", b""
+
+            api.attach.return_value = output(signal.SIGHUP)
+            before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    run(engine, "acme/shop", environment={})
+            finally:
+                signal.signal(signal.SIGHUP, before)
+            self.assertEqual(told.is_set(), not ignored)
 
 
 if __name__ == "__main__":

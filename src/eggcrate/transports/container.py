@@ -117,7 +117,9 @@ def _stopping(api: Any, identifier: str) -> Iterator[None]:
         # the output goes on meanwhile
         threading.Thread(target=tell, daemon=True).start()
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # what nohup, or a shell for what runs beside it, has had ignored stays so
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in wanted}
     try:
         yield
     finally:
