@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,15 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
+# What registries and engines have as well, of Docker's: the same documents by other names
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
+INDEXES = (INDEX, DOCKER_LIST)
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
 # the grammar of distribution/reference: a host, path components, a tag
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -27,7 +37,11 @@ _NAME = re.compile(
 #: a registry's host, as it stands in a reference
 HOST = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
 _ID = re.compile(r"[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of the bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def document(value: Mapping[str, Any]) -> bytes:
@@ -248,7 +262,7 @@ def reference(name: str, tag: str) -> Reference:
             "use lower-case letters, digits and single separators (. _ -) between slashes, "
             "as in acme/shop or registry.example:5000/acme/shop; tags go into the option tags",
         )
-    if _TAG.fullmatch(tag) is None:
+    if TAG.fullmatch(tag) is None:
         raise SettingsError(
             f"the tag {tag!r} is not valid",
             "use up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",

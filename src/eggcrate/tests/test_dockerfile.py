@@ -21,14 +21,13 @@ from unittest import mock
 
 from eggcrate import console, dockerfile
 from eggcrate.errors import TransportError
-from eggcrate.image.oci import MANIFEST, parse, reference
+from eggcrate.image.oci import DOCKER_MANIFEST, MANIFEST, parse, reference
 from eggcrate.payload.site import Part, Site
 from eggcrate.settings import ImageSettings, document, this_platform
 from eggcrate.tests import layers, local_index
 from eggcrate.tests.test_engine import fake, said
 from eggcrate.tests.test_engines import DEMO_IMAGE, PARTS, ROOT, InAnEngine
 from eggcrate.transports import engine as engines
-from eggcrate.transports.registry import DOCKER_MANIFEST
 
 BASE = "eggcrate/debian:bookworm"
 # that of bookworm

@@ -320,9 +320,9 @@ class Manifests(Scratch):
         index = {"schemaVersion": 2, "manifests": [{**self.layer, "mediaType": oci.MANIFEST}]}
         for value, kind in (
             (self.good, oci.MANIFEST),
-            (self.good, registry.DOCKER_MANIFEST),
+            (self.good, oci.DOCKER_MANIFEST),
             (index, INDEX),
-            (index, registry.DOCKER_LIST),
+            (index, oci.DOCKER_LIST),
             ({**self.good, "subject": self.layer}, oci.MANIFEST),
             ({**index, "manifests": []}, INDEX),
         ):

@@ -24,7 +24,7 @@ from eggcrate.errors import EggcrateError, SettingsError, TransportError
 from eggcrate.image import oci
 from eggcrate.image.compression import SUFFIX, faults, plain
 from eggcrate.image.descriptor import INDEX, Descriptor
-from eggcrate.image.oci import Platform
+from eggcrate.image.oci import DIGEST, INDEXES, MANIFESTS, Platform, digest_of
 from eggcrate.image.plan import BASE, FileEntry, FileType, directory, printable
 from eggcrate.image.store import Store
 from eggcrate.image.words import amount
@@ -49,11 +49,6 @@ _MOST_HEADER = 1 << 20
 _MOST_GLOBAL = 100
 _DEEPEST_INDEX = 4
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-INDEXES = (INDEX, _DOCKER_INDEX)
-MANIFESTS = (oci.MANIFEST, _DOCKER_MANIFEST)
 _OLD = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(?:prettyjws|json)")
 # Docker's layers, and OCI's names for the same bytes
 _LAYER_TYPES = {
@@ -113,10 +108,10 @@ def canonical(text: str, top: pathlib.Path) -> str:
 
 def _reference(text: str, rest: str, *, daemon: bool) -> str:
     """A reference with its host and tag, or its digest."""
-    if daemon and _DIGEST.fullmatch(rest):
+    if daemon and DIGEST.fullmatch(rest):
         return rest
     name, at, digest = rest.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
+    if at and not DIGEST.fullmatch(digest):
         # whatever it is, a password perhaps, it is not repeated
         raise SettingsError(
             "base: what follows the @ is no digest",
@@ -138,7 +133,7 @@ def _reference(text: str, rest: str, *, daemon: bool) -> str:
 
 def moves(name: str) -> bool:
     """Whether a base of that name may be another one tomorrow, by no doing of this machine."""
-    return name.startswith((DAEMON, REGISTRY)) and not _DIGEST.fullmatch(
+    return name.startswith((DAEMON, REGISTRY)) and not DIGEST.fullmatch(
         name.partition("@")[2] or name.removeprefix(DAEMON)
     )
 
@@ -378,7 +373,7 @@ def _descriptor(name: str, value: Any) -> Descriptor:
     """A descriptor whose digest can be a part of a path."""
     match value:
         case {"digest": str(digest), "size": int(size), **rest} if (
-            _DIGEST.fullmatch(digest) and size >= 0
+            DIGEST.fullmatch(digest) and size >= 0
         ):
             return Descriptor(str(rest.get("mediaType", "")), digest, size)
         case {"digest": str(digest)} if re.fullmatch(r"sha512:[0-9a-f]{128}", digest):
@@ -397,7 +392,7 @@ def _verified(name: str, source: Source, descriptor: Descriptor) -> bytes:
         raise _damaged(
             name, f"{descriptor.digest} has not the {descriptor.size} bytes of its manifest"
         )
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
+    if digest_of(data) != descriptor.digest:
         raise _damaged(name, f"{descriptor.digest} has another digest")
     return data
 
@@ -476,8 +471,7 @@ def manifest_of(name: str, source: Source, platform: Platform) -> tuple[bytes, D
     data, media_type = source.top()
     document = _parsed(name, data, media_type)
     if "manifests" not in document:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        return data, Descriptor(media_type, digest, len(data))
+        return data, Descriptor(media_type, digest_of(data), len(data))
     found = list(_candidates(name, source, document, set()))
     near = [
         (distance, number)
@@ -529,7 +523,7 @@ def _diff_ids(name: str, config: Mapping[str, Any], count: int) -> list[str]:
     if (
         not isinstance(found, list)
         or len(found) != count
-        or not all(isinstance(text, str) and _DIGEST.fullmatch(text) for text in found)
+        or not all(isinstance(text, str) and DIGEST.fullmatch(text) for text in found)
     ):
         raise _damaged(name, "its config has not one diff id for each layer")
     return found
@@ -544,14 +538,13 @@ def resolve(
     """The digest of what a base's name means now; ``access`` is for registries."""
     if name.startswith(DOCKER_ARCHIVE):
         place, entry = _docker_archive(name)
-        config = _docker_config(name, place, entry)
-        return f"sha256:{hashlib.sha256(config).hexdigest()}"
+        return digest_of(_docker_config(name, place, entry))
     if name.startswith(DAEMON):
         with _daemon(name) as client:
             return str(client.inspect_image(name.removeprefix(DAEMON))["Id"])
     source = _source(name, store, access)
     if name.startswith(REGISTRY):
-        return f"sha256:{hashlib.sha256(source.top()[0]).hexdigest()}"
+        return digest_of(source.top()[0])
     return manifest_of(name, source, platform)[1].digest
 
 
@@ -628,7 +621,7 @@ def _public(name: str) -> str:
     if name.startswith(REGISTRY):
         return name.removeprefix(REGISTRY)
     reference = name.removeprefix(DAEMON)
-    return reference if name.startswith(DAEMON) and not _DIGEST.fullmatch(reference) else ""
+    return reference if name.startswith(DAEMON) and not DIGEST.fullmatch(reference) else ""
 
 
 def _pinned(name: str, digest: str) -> str:
@@ -755,8 +748,7 @@ def _read_docker(
         place, entry = _docker_archive(name, path)
         config = _docker_config(name, place, entry)
         # what an engine calls its id may be another document's digest
-        found = f"sha256:{hashlib.sha256(config).hexdigest()}"
-        if found != digest and not name.startswith(DAEMON):
+        if digest_of(config) != digest and not name.startswith(DAEMON):
             raise _damaged(name, "it has changed while it was read")
         document = _parsed(name, config, oci.CONFIG)
         _is_platform(name, document, platform)

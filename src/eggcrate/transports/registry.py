@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from eggcrate.errors import TransportError
 from eggcrate.image import oci
 from eggcrate.image.descriptor import INDEX, Descriptor
-from eggcrate.image.oci import Reference
+from eggcrate.image.oci import Reference, digest_of
 from eggcrate.image.progress import progress
 from eggcrate.image.store import Store
 from eggcrate.image.stored import Stored
@@ -38,20 +38,14 @@ from eggcrate.transports.connection import (
     Stopped,
 )
 
-__all__ = ["Access", "Limits", "Repository", "Sent", "digest_of", "push", "summary"]
+__all__ = ["Access", "Limits", "Repository", "Sent", "push", "summary"]
 
 logger = logging.getLogger(__name__)
 
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-_IMAGES = (oci.MANIFEST, DOCKER_MANIFEST)
-_INDEXES = (INDEX, DOCKER_LIST)
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 _EMPTY = "application/vnd.oci.empty.v1+json"
 # the limit that registries have, too (distribution-spec, "Pushing Manifests")
 _LONGEST_MANIFEST = 4 << 20
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # What is no larger is sent without asking for it first, where it is most likely not there.
 _SMALL = 16 << 10
 # Up to so many bytes go with one request; what is larger is sent so that it can go on after
@@ -80,11 +74,6 @@ Told = Callable[[int], None]
 
 def _nobody(size: int) -> None:
     """Nobody wants to know."""
-
-
-def digest_of(data: bytes) -> str:
-    """The digest of the bytes."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,7 +143,7 @@ class Repository:
         return self._connection.call(
             method,
             f"manifests/{reference}",
-            headers={"Accept": ", ".join((*_IMAGES, *_INDEXES))},
+            headers={"Accept": ", ".join((*oci.MANIFESTS, *oci.INDEXES))},
             limit=_LONGEST_MANIFEST,
         )
 
@@ -205,7 +194,7 @@ class Repository:
         if answer.status != 200:
             raise self._connection.refusal(answer, f"say whether there is {reference}")
         found: str = answer.headers.get("docker-content-digest", "")
-        if _DIGEST.fullmatch(found):
+        if oci.DIGEST.fullmatch(found):
             return found
         return self.manifest(reference)[0].digest
 
@@ -478,32 +467,24 @@ class Repository:
             )
         return location
 
-    def _send(
-        self, descriptor: Descriptor, stream: BinaryIO, location: str | None, told: Told
-    ) -> int:
-        """Send the blob, in one request or in some; how many bytes it took."""
+    def send(self, descriptor: Descriptor, stream: BinaryIO, told: Told = _nobody) -> None:
+        """Send the blob, in one request or in some; each piece is ``told``."""
         limits = self._connection.limits
         deadline = time.monotonic() + limits.total
-        upload = _Upload(location)
-        sent = attempt = 0
-
-        def counted(size: int) -> None:
-            nonlocal sent
-            sent += size
-            told(size)
-
+        upload = _Upload()
+        attempt = 0
         while True:
             answer: Answer | None = None
             failure: Interrupted | None = None
             try:
                 if upload.location is None:
                     upload.location, upload.offset = self._session(), 0
-                answer = self._go_on(descriptor, stream, upload, counted)
+                answer = self._go_on(descriptor, stream, upload, told)
             except Interrupted as failed:
                 failure = failed
             if answer is not None and answer.status == 201:
                 self._same(answer, descriptor)
-                return sent
+                return
             if answer is not None and answer.status == 413 and upload.smaller(descriptor.size):
                 self._resume(upload)
                 continue
@@ -619,7 +600,7 @@ class Repository:
         config = Descriptor(_EMPTY, digest_of(b"{}"), 2)
         for descriptor, content in ((config, b"{}"), (layer, data)):
             if not self.has_blob(descriptor):
-                self._send(descriptor, io.BytesIO(content), None, _nobody)
+                self.send(descriptor, io.BytesIO(content))
         value: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": oci.MANIFEST,
@@ -702,7 +683,7 @@ class Repository:
 class _Upload:
     """How far an upload is, where it goes on, and how much goes with a request."""
 
-    location: str | None
+    location: str | None = None
     offset: int = 0
     chunk: int = 1 << 62
 
@@ -756,12 +737,12 @@ def _received(answer: Answer, otherwise: int) -> int | None:
 def _check(reference: str, name: str) -> None:
     """Nothing, when this is a tag or a digest, with which paths and URLs may be made."""
     if ":" in reference:
-        if _DIGEST.fullmatch(reference) is None:
+        if oci.DIGEST.fullmatch(reference) is None:
             raise TransportError(
                 f"{name}: {reference[:100]!r} is not a digest that eggcrate knows",
                 "use sha256: and 64 hexadecimal digits; in a manifest it is damage or worse",
             )
-    elif _TAG.fullmatch(reference) is None:
+    elif oci.TAG.fullmatch(reference) is None:
         raise TransportError(
             f"{name}: {reference[:100]!r} is not a tag",
             "use up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
@@ -798,12 +779,12 @@ def _checked_manifest(data: bytes, kind: str, name: str) -> str:
             "push the image anew with a tool of these days, or take another one",
         )
     lists, has_layers = "manifests" in value, bool({"config", "layers"} & set(value))
-    expected = _INDEXES if lists else _IMAGES
+    expected = oci.INDEXES if lists else oci.MANIFESTS
     media_type = said or (kind if kind in expected else expected[0])
     if (
         lists == has_layers
         or media_type not in expected
-        or (said and kind in (*_IMAGES, *_INDEXES) and kind != said)
+        or (said and kind in (*oci.MANIFESTS, *oci.INDEXES) and kind != said)
         or value.get("schemaVersion") != 2
     ):
         raise TransportError(
@@ -942,7 +923,7 @@ class _Push:
             def send(blob: Descriptor) -> None:
                 stream = streams[blob.digest]
                 try:
-                    self.repository._send(blob, stream, None, locked)
+                    self.repository.send(blob, stream, locked)
                 except TransportError:
                     # a registry refuses what is damaged, and does not know where
                     self.image.check(blob, stream)
