@@ -13,7 +13,7 @@ import sys
 import tarfile
 import tempfile
 import unittest
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -309,6 +309,8 @@ class Whole(Case):
         history = [{"created_by": "one"}, {"created_by": "ENV", "empty_layer": True}]
         self.made.index(self.made.manifest(LAYER, config={"history": history}))
         self.assertEqual(self.read().history, tuple(history))
+        self.made.index(self.made.manifest(LAYER, config={"history": 5}))
+        self.assertEqual(self.read().history, ({"created_by": "the base image"},))
         self.made.index(self.made.manifest(LAYER, config={"history": history * 2}))
         self.assertEqual(self.read().history, ({"created_by": "the base image"},))
 
@@ -415,6 +417,18 @@ else:
                 contents[path] = stream.read().decode()
     print(json.dumps(contents))
 """
+
+
+def _changed(value: Any) -> Iterator[Any]:
+    """The value with something else in each place of it, one after the other."""
+    yield from (None, 5, 1e400, "\ud800", [None], {"a": None})
+    if isinstance(value, dict):
+        for key in value:
+            yield from ({**value, key: one} for one in _changed(value[key]))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            for one in _changed(item):
+                yield [*value[:number], one, *value[number + 1 :]]
 
 
 class Damaged(Case):
@@ -600,6 +614,53 @@ class Damaged(Case):
             "schema 1, which nobody makes",
             self.described({}, f"{DOCKER}distribution.manifest.v1+prettyjws"),
         )
+
+    def test_values_of_other_types(self) -> None:
+        """Whatever stands where, it is read or refused, and never a traceback."""
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": "2026-01-01T00:00:00Z",
+            "config": {
+                "User": "a",
+                "Env": ["A=b"],
+                "Labels": {"a": "b"},
+                "WorkingDir": "/a",
+                "Healthcheck": {"Test": ["CMD", "a"]},
+            },
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(LAYER)]},
+            "history": [{"created_by": "a"}],
+        }
+        name = {"org.opencontainers.image.ref.name": "one"}
+        more = {"annotations": name, "platform": AMD64.as_json()}
+        layer = self.made.blob(zipped(LAYER), f"{oci.LAYER}+gzip")
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": oci.MANIFEST,
+            "layers": [layer],
+            "config": self.made.document(config, oci.CONFIG),
+        }
+        described = self.made.document(manifest, oci.MANIFEST, **more)
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described]}
+        for changed in _changed(config):
+            described = self.made.document(changed, oci.CONFIG)
+            self.either({**manifest, "config": described}, more)
+        for changed in _changed(manifest):
+            self.either(changed, more)
+        for changed in _changed(index):
+            (self.made.root / "index.json").write_text(json.dumps(changed))
+            self.either(None, more)
+
+    def either(self, manifest: Any, more: Mapping[str, Any]) -> None:
+        if manifest is not None:
+            self.made.index(self.made.document(manifest, oci.MANIFEST, **more))
+        for name in (self.name, f"{self.name}:one"):
+            try:
+                image = self.read(name)
+                base_image.tree(image, name, self.store)
+                oci.document({"history": image.history, "labels": image.setting("Labels")})
+            except EggcrateError as error:
+                str(error).encode()
 
     def test_an_index_that_names_another_again_and_again(self) -> None:
         """Each is read once: 20 ** 5 names would take hours."""

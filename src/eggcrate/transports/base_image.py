@@ -167,7 +167,8 @@ class BaseImage:
     def history(self) -> tuple[Mapping[str, Any], ...]:
         """An entry for each layer at least, as config.md wants it."""
         items = self.config.get("history")
-        found = [item for item in items or () if isinstance(item, dict)]
+        items = items if isinstance(items, list) else []
+        found = [item for item in items if isinstance(item, dict)]
         if sum(not item.get("empty_layer") for item in found) == len(self.layers):
             return tuple(found)
         created = (
@@ -255,7 +256,7 @@ class _Layout:
         entries = _parsed(self._name, data, INDEX).get("manifests")
         chosen = [
             entry
-            for entry in entries or ()
+            for entry in (entries if isinstance(entries, list) else ())
             if isinstance(entry, dict)
             and isinstance(entry.get("annotations"), dict)
             and self._tag in _names_of(entry["annotations"])
@@ -347,7 +348,7 @@ def _parsed(name: str, data: bytes, media_type: str) -> dict[str, Any]:
     if len(data) > most:
         raise _damaged(name, f"a document has more than {amount(most)}")
     try:
-        value = json.loads(data)
+        value = _value(data)
     except (ValueError, RecursionError) as error:
         raise _damaged(name, f"a document is no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -366,6 +367,16 @@ def _parsed(name: str, data: bytes, media_type: str) -> dict[str, Any]:
     if said != media_type or media_type not in kinds:
         shown = printable(str(said)[:80])
         raise _damaged(name, f"a document has the media type {shown}, and is another one")
+    return value
+
+
+def _value(data: bytes) -> Any:
+    """The value of a JSON document; ValueError for one that could not be written again.
+
+    Python takes NaN, and halves of pairs of surrogates.
+    """
+    value = json.loads(data)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return value
 
 
@@ -697,7 +708,7 @@ def _docker_archive(name: str, path: str = "") -> tuple[_Place, Mapping[str, Any
     place = _place(name, path or found, DOCKER_ARCHIVE)
     try:
         with place.open("manifest.json") as stream:
-            entries = json.loads(stream.read(_MOST_DOCUMENT))
+            entries = _value(stream.read(_MOST_DOCUMENT))
     except OSError as error:
         raise _missing(name, error) from error
     except (ValueError, RecursionError) as error:
