@@ -254,7 +254,8 @@ def _with(settings: ImageSettings, *, refresh: bool, suite: str | None = None) -
 def _plan(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
     from eggcrate.planning import plan_image
 
-    planned = plan_image(_with(settings, refresh=False), store)
+    with store.in_use():
+        planned = plan_image(_with(settings, refresh=False), store)
     for warning in planned.warnings:
         print(warning, file=sys.stderr)
     _print(planned.text())
@@ -525,7 +526,9 @@ def _run(options: argparse.Namespace, settings: ImageSettings, store: Store) -> 
 
 
 def _sbom(options: argparse.Namespace, settings: ImageSettings, store: Store) -> int:
-    _print(_document(settings, store, options.format, options.layer).decode())
+    with store.in_use():
+        document = _document(settings, store, options.format, options.layer)
+    _print(document.decode())
     return 0
 
 

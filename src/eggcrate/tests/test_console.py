@@ -16,10 +16,11 @@ import unittest
 from typing import Any
 from unittest import mock
 
+import eggcrate.image.sbom
 import eggcrate.planning
 from eggcrate.build import last
 from eggcrate.console import main
-from eggcrate.image import compression
+from eggcrate.image import cache, compression
 from eggcrate.image.oci import reference
 from eggcrate.image.store import Store
 from eggcrate.payload.interpreter import Interpreter
@@ -68,9 +69,9 @@ class Words(unittest.TestCase):
         self.root = pathlib.Path(scratch.name)
         self.location = self.root / "parts" / "image"
         self.location.mkdir(parents=True)
-        cache = mock.patch.dict(os.environ, EGGCRATE_CACHE=os.fspath(self.root / "cache"))
-        cache.start()
-        self.addCleanup(cache.stop)
+        place = mock.patch.dict(os.environ, EGGCRATE_CACHE=os.fspath(self.root / "cache"))
+        place.start()
+        self.addCleanup(place.stop)
         here = self.root
         settings = ImageSettings(
             references=(reference("acme/shop", "latest"),),
@@ -190,11 +191,11 @@ class Commands(Buildout):
         super().setUp()
         self.location = self.settings.location
         (self.location / "settings.json").write_bytes(document(self.settings))
-        cache = mock.patch.dict(
+        places = mock.patch.dict(
             os.environ, EGGCRATE_CACHE=os.fspath(self.store.root), EGGCRATE_CACHE_SIZE=""
         )
-        cache.start()
-        self.addCleanup(cache.stop)
+        places.start()
+        self.addCleanup(places.stop)
         here = os.getcwd()
         self.addCleanup(os.chdir, here)
         os.chdir(self.directory)
@@ -616,6 +617,23 @@ class Commands(Buildout):
         self.assertIn("(unchanged)", self.run_image("build")[0])
         self.assertEqual(self.digest(), digest)
         self.run_image("why", "bin/run")
+
+    def test_nothing_is_pruned_beneath_a_command(self) -> None:
+        self.run_image("build")
+        pruned = []
+
+        def prune(*_: object, **__: object) -> None:
+            with mock.patch.object(cache, "_WAIT", 0):
+                pruned.append(cache.prune(self.store.root, limit=0).busy)
+            raise KeyboardInterrupt
+
+        for words, module, name in (
+            (("plan",), eggcrate.planning, "plan_image"),
+            (("sbom",), eggcrate.image.sbom, "inventory"),
+        ):
+            with mock.patch.object(module, name, prune):
+                self.run_image(*words, code=130)
+        self.assertEqual(pruned, [True, True])
 
     def test_a_wrong_limit_of_the_cache(self) -> None:
         with mock.patch.dict(os.environ, EGGCRATE_CACHE_SIZE="much"):
