@@ -23,7 +23,7 @@ from eggcrate.image import cache, layout
 from eggcrate.image.compression import compressor
 from eggcrate.image.layout import Image, ImageIndex
 from eggcrate.image.plan import PLAN_HEADER, PLAN_LAYER
-from eggcrate.image.store import LEFTOVER, Store, remove, replacing, write_if_changed
+from eggcrate.image.store import Store, remove, replacing, write_if_changed
 from eggcrate.image.words import amount
 from eggcrate.settings import BASE_SIZE, ImageSettings, this_platform
 
@@ -246,12 +246,8 @@ def verify(settings: ImageSettings, store: Store) -> tuple[Image, Image | None]:
 
     image = last(settings, store)
     layout.check_layout(image, settings.location / "oci")
-    prefix = f"{LEFTOVER}{os.getpid()}-"
-    with (
-        store.in_use(),
-        tempfile.TemporaryDirectory(prefix=prefix, dir=store.root) as scratch,
-    ):
-        fresh = Store(pathlib.Path(scratch))
+    with store.in_use(), store.scratch() as scratch:
+        fresh = Store(scratch)
         (fresh.root / "debs").mkdir()
         (fresh.root / "apt").symlink_to(store.root / "apt")
         for deb_file in sorted((store.root / "debs").glob("*.deb")):

@@ -14,12 +14,11 @@ import logging
 import os
 import pathlib
 import posixpath
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eggcrate.environments.wheels import Release, Target, fetch
 from eggcrate.image.plan import FileEntry, FileType
-from eggcrate.image.store import LEFTOVER, Store
+from eggcrate.image.store import Store
 from eggcrate.payload.distributions import canonical_name, mended_record
 from eggcrate.payload.libraries import Binary, CLibrary, machines_of_wheels
 from eggcrate.settings import ImageSettings
@@ -245,10 +244,7 @@ def _wheels(
         # of a distribution one version at a time
         these = {release.name: release for release in missing}
         logger.info("wheels for %s: %s", settings.platform, " ".join(sorted(these)))
-        with tempfile.TemporaryDirectory(
-            prefix=f"{LEFTOVER}{os.getpid()}-", dir=store.root
-        ) as scratch:
-            top = pathlib.Path(scratch)
+        with store.scratch() as top:
             fetch(
                 these.values(),
                 target,

@@ -323,6 +323,20 @@ class Store:
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[pathlib.Path]:
+        """A directory in the store, which is gone after the block."""
+        import tempfile  # few need one
+
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            prefix = f"{LEFTOVER}{os.getpid()}-"
+            directory = tempfile.TemporaryDirectory(prefix=prefix, dir=self.root)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with directory as name:
+            yield pathlib.Path(name)
+
     def adopt(self, stream: BinaryIO, digest: str, *, sync: bool = True) -> None:
         """Let what was written to ``stream`` be the blob with ``digest``.
 

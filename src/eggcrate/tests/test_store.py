@@ -16,7 +16,14 @@ from unittest import mock
 
 from eggcrate.errors import PlanError
 from eggcrate.image import store as stores
-from eggcrate.image.store import Store, default_root, remove, replacing, write_if_changed
+from eggcrate.image.store import (
+    LEFTOVER,
+    Store,
+    default_root,
+    remove,
+    replacing,
+    write_if_changed,
+)
 
 _IO_ERROR = OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -206,6 +213,17 @@ class Blobs(Scratch):
         ):
             stream.write(b"")
         self.assertIn("EGGCRATE_CACHE", caught.exception.hint)
+        with self.assertRaises(PlanError) as caught, Store(self.root / "file").scratch():
+            pass
+        self.assertIn("EGGCRATE_CACHE", caught.exception.hint)
+
+    def test_a_directory_for_a_while(self) -> None:
+        store = Store(self.root / "cache")
+        with store.scratch() as place:
+            (place / "x").write_bytes(b"abc")
+            # what a killed process leaves is known by its name
+            self.assertTrue(place.name.startswith(f"{LEFTOVER}{os.getpid()}-"))
+        self.assertEqual(self.files(), [])
 
     def test_a_blob_is_verified_when_it_is_opened(self) -> None:
         store = Store(self.root)
