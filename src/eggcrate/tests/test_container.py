@@ -138,7 +138,7 @@ class Files(unittest.TestCase):
 
             def output(number: int) -> Iterator[tuple[bytes, bytes]]:
                 os.kill(os.getpid(), number)
-                told.wait(0.2 if ignored else 60)  # noqa: B023
+                told.wait(0.2 if ignored else 60)
                 yield b"", b""
 
             api.attach.return_value = output(signal.SIGHUP)

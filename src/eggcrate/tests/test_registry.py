@@ -1159,7 +1159,7 @@ class Networks(Scratch):
                 mock.patch.dict(os.environ, https_proxy=proxy),
                 mock.patch("socket.create_connection", side_effect=unreachable) as connect,
             ):
-                self.complaint(lambda: repository.digest("1"))  # noqa: B023
+                self.complaint(lambda: repository.digest("1"))
             self.assertEqual(connect.call_args.args[0], place)
 
     def test_a_path_that_begins_with_two_slashes(self) -> None:
