@@ -19,6 +19,7 @@ import time
 import urllib.parse
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -271,7 +272,7 @@ def _zipped(tree: _Tree, path: str) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(tree.read(path) or b"")) as archive:
             return archive.read("EGG-INFO/PKG-INFO").decode("utf-8", "replace")
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, NotImplementedError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
         return ""
 
 
@@ -343,7 +344,8 @@ def _required(lines: Iterable[str], environment: dict[str, str]) -> Iterator[str
 
     wrong = (InvalidRequirement, InvalidVersion, UndefinedComparison, UndefinedEnvironmentName)
     for line in lines:
-        with contextlib.suppress(*wrong):
+        # of brackets there may be many
+        with contextlib.suppress(*wrong, RecursionError):
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate(environment):
                 yield re.sub(r"[-_.]+", "-", requirement.name).lower()

@@ -372,10 +372,16 @@ class Distributions(Scratch):
 
     def test_an_egg_in_one_file(self) -> None:
         stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w") as archive:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("EGG-INFO/PKG-INFO", metadata("zipped", "1.0"))
+        data = stream.getvalue()
+        place = data.index(b"PKG-INFO") + len(b"PKG-INFO")
         content = [
-            of_egg(f"{EGGS}/zipped-1.0-py3.11.egg", stream.getvalue()),
+            of_egg(f"{EGGS}/zipped-1.0-py3.11.egg", data),
+            of_egg(
+                f"{EGGS}/damaged-1.0-py3.11.egg",
+                data[:place] + b"\xff\xff" + data[place + 2 :],
+            ),
             of_egg(f"{EGGS}/none-1.0-py3.11.egg", b"no archive"),
         ]
         self.assertEqual(set(self.found(content)), {"zipped"})
@@ -526,6 +532,14 @@ class Packages(Scratch):
         self.assertEqual(libc6.dependencies, ())
         self.assertEqual(libfoo1.dependencies, tuple(sorted((libc6.ref, mawk.ref))))
         self.assertEqual(mawk.dependencies, (libfoo1.ref,))
+
+    def test_a_marker_of_thousands_of_brackets(self) -> None:
+        line = f"Requires-Dist: b; {'(' * 5000}os_name == 'posix'{')' * 5000}"
+        found = self.found(
+            of_egg(f"{EGGS}/{name}.dist-info/METADATA", metadata(name, "1", line))
+            for name in ("a", "b")
+        )
+        self.assertEqual(found["a"].dependencies, ())
 
     def test_a_distribution_does_not_depend_on_a_package_of_the_same_name(self) -> None:
         data = metadata("a", "1", "Requires-Dist: mawk")
