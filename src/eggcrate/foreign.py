@@ -6,10 +6,8 @@ the same version for that platform has, at the same paths: scripts name them.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import logging
 import os
 import pathlib
@@ -19,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from eggcrate.environments.wheels import Release, Target, fetch
 from eggcrate.image.plan import FileEntry, FileType
 from eggcrate.image.store import Store
-from eggcrate.payload.distributions import canonical_name, mended_record
+from eggcrate.payload.distributions import canonical_name, mended_record, record_rows
 from eggcrate.payload.libraries import Binary, CLibrary, machines_of_wheels
 from eggcrate.settings import ImageSettings
 
@@ -181,8 +179,7 @@ def _installed(
                 continue
             with record.open() as stream:
                 text = stream.read().decode("utf-8", "surrogateescape")
-            rows = csv.reader(io.StringIO(text))
-            files = [posixpath.normpath(f"{top}/{row[0]}") for row in rows if row]
+            files = [posixpath.normpath(f"{top}/{row[0]}") for row in record_rows(text)]
         name, version = canonical_name(said.get("name", "")), said.get("version", "")
         yield _Installed(Release(name, version), directory, entry.group, entry.reason), files
 
@@ -270,8 +267,7 @@ def _stored(name: str, top: pathlib.Path, store: Store) -> list[_Row]:
         if canonical_name(metadata.name.partition("-")[0]) != name:
             continue
         text = (metadata / "RECORD").read_text("utf-8", "surrogateescape")
-        places = sorted({row[0] for row in csv.reader(io.StringIO(text)) if row})
-        for place in places:
+        for place in sorted({row[0] for row in record_rows(text)}):
             below = place.removeprefix(_OUTSIDE)
             # a wheel may say of any file of this machine that it is its own
             inside = posixpath.normpath(below) == below and not below.startswith(("/", "../"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from eggcrate.payload.distributions import canonical_name
+from eggcrate.payload.distributions import canonical_name, record_rows
 
 
 class DevelopEgg(NamedTuple):
@@ -113,8 +112,8 @@ def _text(path: str) -> str:
 
 def _recorded(record: str) -> Iterator[str]:
     """The names beside a distribution's metadata that its RECORD has."""
-    for row in csv.reader(_text(record).splitlines()):
-        if row and "/" not in row[0]:
+    for row in record_rows(_text(record)):
+        if "/" not in row[0]:
             yield row[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import contextlib
 import csv
 import functools
 import io
@@ -175,8 +176,7 @@ def files_of(distribution: Distribution, files: Files) -> list[str] | None:
     if os.path.isfile(distribution.metadata) or not files.exists(path):
         return None
     top = os.path.dirname(distribution.metadata)
-    rows = csv.reader(text_of(path, files).replace("\0", "").splitlines())
-    return [os.path.normpath(f"{top}/{row[0]}") for row in rows if row]
+    return [os.path.normpath(f"{top}/{row[0]}") for row in record_rows(text_of(path, files))]
 
 
 def recipe_modules(distribution: Distribution, files: Files) -> frozenset[str] | None:
@@ -338,6 +338,13 @@ def _catches_import_error(handler: object) -> bool:
 # Records ----------------------------------------------------------------------------
 
 
+def record_rows(text: str) -> Iterator[list[str]]:
+    """The rows of a RECORD, as far as it is one; the path comes first in each."""
+    with contextlib.suppress(csv.Error):
+        rows = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+        yield from filter(None, rows)
+
+
 def mended_record(data: bytes, group: str, top: str, entries: Mapping[str, FileEntry]) -> bytes:
     """A RECORD of the files as they are in the image (PyPA: recording installed projects).
 
@@ -346,9 +353,7 @@ def mended_record(data: bytes, group: str, top: str, entries: Mapping[str, FileE
     """
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
-    for row in csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"))):
-        if not row:
-            continue
+    for row in record_rows(data.decode("utf-8", "surrogateescape")):
         path = f"{top}/{row[0]}"
         entry = entries.get(os.path.normpath(path) if ".." in path else path)
         if entry is None or entry.group != group:

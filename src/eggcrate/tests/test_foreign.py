@@ -20,6 +20,7 @@ from eggcrate.errors import InstallError, SeveralErrors
 from eggcrate.image.oci import Platform
 from eggcrate.image.plan import FileEntry, FileType, bytes_file
 from eggcrate.image.store import Store
+from eggcrate.payload.distributions import record_rows
 from eggcrate.payload.libraries import CLibrary, read_all
 from eggcrate.payload.relocation import Relocation, Rule
 from eggcrate.payload.site import Site
@@ -350,6 +351,16 @@ class NoWheelTest(Case):
                 egg("fast", "1.0"), offline=False, index="http://me:canary@127.0.0.1:9/simple"
             )
         self.assertNotIn("canary", str(caught.exception))
+
+
+class RecordTest(unittest.TestCase):
+    def test_what_is_no_csv_to_its_end(self) -> None:
+        """Python's csv takes no longer fields, and before 3.11 no NUL."""
+        text = "a.py,,\n\nb\0.py,,\n" + "x" * 200_000 + ",,\nc.py,,\n"
+        self.assertEqual([row[0] for row in record_rows(text)], ["a.py", "b.py"])
+        # what ends a line elsewhere
+        text = '"a\x85b.py",,\nc\u2028d.py,,\r\n'
+        self.assertEqual([row[0] for row in record_rows(text)], ["a\x85b.py", "c\u2028d.py"])
 
 
 class TargetTest(unittest.TestCase):
