@@ -564,6 +564,13 @@ class Hosts(unittest.TestCase):
         (self.root / "config.json").write_text('{"currentContext": "near"}')
         with self.assertRaisesRegex(TransportError, "^there is no context 'near' of Docker"):
             self.host()
+        for text in ("", "[]", '{"Endpoints": []}', '{"Endpoints": {"docker": {"Host": 5}}}'):
+            (place / "meta.json").write_text(text)
+            with self.assertRaisesRegex(TransportError, "^there is no context 'far' of Docker"):
+                self.host(DOCKER_CONTEXT="far")
+        (self.root / "config.json").write_text('{"currentContext": 5}')
+        with self.assertRaisesRegex(TransportError, "^there is no context 5 of Docker"):
+            self.host()
 
     def test_podman_where_only_it_is_there(self) -> None:
         podman = self.root / "podman" / "podman.sock"

@@ -94,15 +94,17 @@ def default_host(environ: Mapping[str, str] = os.environ) -> str:
     if context and context != "default":
         import hashlib
 
-        name = hashlib.sha256(context.encode()).hexdigest()
+        name = hashlib.sha256(str(context).encode()).hexdigest()
         meta = _read_json(home / "contexts" / "meta" / name / "meta.json")
-        host = meta.get("Endpoints", {}).get("docker", {}).get("Host")
-        if not host:
+        host = None
+        with contextlib.suppress(KeyError, TypeError):
+            host = meta["Endpoints"]["docker"]["Host"]
+        if not isinstance(host, str) or not host:
             raise TransportError(
                 f"there is no context {context!r} of Docker in {home}",
                 "choose one with docker context use, or name the engine with --host",
             )
-        return str(host)
+        return host
     places = ["/var/run/docker.sock"]
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         places += [f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"]
