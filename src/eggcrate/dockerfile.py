@@ -38,6 +38,7 @@ from eggcrate.payload.dockerignore import Ignore
 from eggcrate.payload.files import Files
 from eggcrate.payload.interpreter import Interpreter, this_version
 from eggcrate.payload.relocation import Relocation
+from eggcrate.payload.site import develop_places
 from eggcrate.planning import (
     collected,
     is_compiled,
@@ -345,7 +346,7 @@ def _dependencies(buildout: Buildout) -> str:
 def _configuration(settings: ImageSettings, buildout: Buildout) -> str:
     name = settings.name
     used = buildout.sections["buildout"].get("versions", "versions")
-    develop = [_inside(path, settings) for path in buildout.develop]
+    develop = _places(buildout.develop, settings).values()
     sections: dict[str, Mapping[str, str]] = {
         "buildout": {
             **_common(buildout),
@@ -371,12 +372,13 @@ def _configuration(settings: ImageSettings, buildout: Buildout) -> str:
     return _sections(sections)
 
 
-def _inside(path: pathlib.Path, settings: ImageSettings) -> str:
-    """Where a directory of a develop egg is in the container, from the buildout's."""
-    try:
-        return os.fspath(path.relative_to(settings.site.directory))
-    except ValueError:
-        return f"develop/{path.name}"
+def _places(
+    develop: Sequence[pathlib.Path], settings: ImageSettings
+) -> dict[pathlib.Path, str]:
+    """Where the directories of develop eggs are in the container, from the buildout's."""
+    own = settings.site.directory
+    outside = develop_places(develop, own)
+    return {path: outside.get(path) or os.fspath(path.relative_to(own)) for path in develop}
 
 
 def _copy_project(settings: ImageSettings) -> None:
@@ -388,8 +390,7 @@ def _copy_project(settings: ImageSettings) -> None:
         pathlib.Path(path) for path in json.loads((context / "develop.json").read_text())
     ]
     sources = {"docker.cfg": context / "docker.cfg"}
-    outside = [path for path in develop if not path.is_relative_to(own)]
-    for top, below in ((own, ""), *((path, _inside(path, settings)) for path in outside)):
+    for top, below in ((own, ""), *develop_places(develop, own).items()):
         for path in _files(top, settings):
             sources.setdefault(os.path.join(below, path), top / path)
     # first, as a link where there is a directory now would lead what is copied elsewhere

@@ -44,7 +44,7 @@ from eggcrate.payload.files import Files
 from eggcrate.payload.interpreter import Interpreter
 from eggcrate.payload.libraries import Binary
 from eggcrate.payload.relocation import Relocation, Rule
-from eggcrate.payload.site import Site
+from eggcrate.payload.site import Site, develop_places
 from eggcrate.runtime.variables import DIRECTORY, FILE, Settings
 from eggcrate.settings import ImageSettings, this_platform
 from eggcrate.transports import deb, debian
@@ -109,9 +109,8 @@ def relocation_rules(site: Site, directory: str, python: Interpreter) -> tuple[R
     for outside, name in ((site.parts, "parts"), (site.bin, "bin")):
         if not outside.is_relative_to(site.directory):
             rules.append(Rule(os.fspath(outside), f"{directory}/{name}"))
-    for location in site.develop:
-        if not location.is_relative_to(site.directory):
-            rules.append(Rule(os.fspath(location), f"{directory}/develop/{location.name}"))
+    for location, place in develop_places(site.develop, site.directory).items():
+        rules.append(Rule(os.fspath(location), f"{directory}/{place}"))
     image_prefix = posixpath.dirname(posixpath.dirname(python.program))
     for prefix in map(os.fspath, site.prefixes):
         if prefix not in ("/usr", "/usr/local") and not pathlib.Path(prefix).is_relative_to(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # one of these is at the top of a project's source tree
 PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -58,6 +59,29 @@ def develop_locations(develop_eggs: pathlib.Path) -> tuple[pathlib.Path, ...]:
 
     found = {top for egg in develop.develop_eggs(os.fspath(develop_eggs)) for top in egg.tops}
     return tuple(map(pathlib.Path, sorted(found)))
+
+
+def develop_places(
+    locations: Iterable[pathlib.Path], directory: pathlib.Path
+) -> dict[pathlib.Path, str]:
+    """Where those of the directories of develop eggs that are not in the buildout's go in it.
+
+    It is ``develop/NAME``; of several with the same name, ``src`` say, each has its parent's
+    before it, and those that are still the same are numbered.
+    """
+    outside = dict.fromkeys(one for one in locations if not one.is_relative_to(directory))
+    often = collections.Counter(location.name for location in outside)
+    found: dict[pathlib.Path, str] = {}
+    for location in outside:
+        name = location.name
+        if often[name] > 1:
+            name = f"{location.parent.name}-{name}"
+        place, number = f"develop/{name}", 1
+        while place in found.values():
+            number += 1
+            place = f"develop/{name}-{number}"
+        found[location] = place
+    return found
 
 
 def installed_parts(

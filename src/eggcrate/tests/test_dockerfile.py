@@ -188,6 +188,18 @@ class Texts(unittest.TestCase):
         self.assertIn("[eggs]\nrecipe = zc.recipe.egg:eggs\neggs = gunicorn\n", dependencies)
         self.assertIn("index = https://index.example/simple\n", dependencies)
 
+    def test_develop_eggs_whose_directories_have_the_same_name(self) -> None:
+        self.write("shop/bootstrap.py", "a/lib/setup.py", "b/lib/setup.py")
+        develop = [self.root / "a/lib", self.root / "b/lib"]
+        buildout = dockerfile.Buildout({"buildout": {}, "image": {}}, {}, develop)
+        dockerfile.write_context(self.settings, buildout)
+        dockerfile._copy_project(self.settings)
+        context = self.settings.location / "context"
+        found = sorted(path.parent.name for path in (context / "project").rglob("setup.py"))
+        self.assertEqual(found, ["a-lib", "b-lib"])
+        text = (context / "docker.cfg").read_text()
+        self.assertIn("develop =\n    develop/a-lib\n    develop/b-lib\n", text)
+
     def test_what_was_a_link_a_file_or_a_directory_before(self) -> None:
         self.write("shop/bootstrap.py", "shop/a/x", "shop/b", "elsewhere/kept")
         (self.root / "shop/c").symlink_to(self.root / "elsewhere")

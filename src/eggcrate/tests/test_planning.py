@@ -20,7 +20,7 @@ from eggcrate.payload import libraries
 from eggcrate.payload.closure import Closure
 from eggcrate.payload.interpreter import debian_interpreter
 from eggcrate.payload.relocation import Relocation
-from eggcrate.payload.site import Part, Site
+from eggcrate.payload.site import Part, Site, develop_places
 from eggcrate.planning import (
     RUN_DIRECTORY,
     Base,
@@ -97,6 +97,20 @@ class Runtime(unittest.TestCase):
         for part in more:
             closure.add_part(part)
         return closure.finish()
+
+    def test_develop_eggs_that_have_the_same_name(self) -> None:
+        paths = ("/a/shop/src", "/b/tool/src", "/c/tool/src", "/c/other", "/srv/own/src")
+        self.assertEqual(
+            list(develop_places(map(pathlib.Path, paths), pathlib.Path("/srv")).values()),
+            ["develop/shop-src", "develop/tool-src", "develop/tool-src-2", "develop/other"],
+        )
+        here = pathlib.Path("/srv")
+        develop = tuple(map(pathlib.Path, paths))
+        site = Site(here, here, here, here, here, here, here, (), develop)
+        rules = relocation_rules(site, "/app", debian_interpreter((3, 11)))
+        targets = {rule.source: rule.target for rule in rules}
+        self.assertEqual(targets["/b/tool/src"], "/app/develop/tool-src")
+        self.assertEqual(targets["/c/other"], "/app/develop/other")
 
     def test_it_is_relocated_wherever_eggcrate_is(self) -> None:
         for places in (
