@@ -118,7 +118,8 @@ class Suite:
         return "\n".join(stanzas)
 
 
-# Options that say whom to trust and what is too old; not those that allow to trust nobody.
+# Options by which whoever runs the machine says whom to trust, and what is too old.  Those that
+# let apt take what nobody vouches for (allow-insecure and its like) are not among them.
 _KEPT_OPTIONS = frozenset(
     (
         "by-hash",
