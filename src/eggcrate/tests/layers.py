@@ -580,8 +580,19 @@ class Container:
 
     def inspect(self) -> dict[str, Any]:
         """What the engine knows of it."""
-        document: list[dict[str, Any]] = json.loads(self.engine.cli("inspect", self.identifier))
-        return document[0]
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                found: list[dict[str, Any]] = json.loads(
+                    self.engine.cli("inspect", self.identifier)
+                )
+            except AssertionError as error:
+                # podman stumbles over a process that ends while it looks; a moment later it knows
+                gone = re.search(r"/proc/\d+/\w+: no such (?:process|file)", str(error))
+                if not gone or time.monotonic() > deadline:
+                    raise
+            else:
+                return found[0]
 
     def exit_code(self) -> int | None:
         """What its first process has left; None as long as it runs."""
