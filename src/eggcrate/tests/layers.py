@@ -587,7 +587,7 @@ class Container:
                     self.engine.cli("inspect", self.identifier)
                 )
             except AssertionError as error:
-                # podman stumbles over a process that ends while it looks; a moment later it knows
+                # podman stumbles over a process that ends while it looks
                 gone = re.search(r"/proc/\d+/\w+: no such (?:process|file)", str(error))
                 if not gone or time.monotonic() > deadline:
                     raise
