@@ -216,6 +216,7 @@ def plan_image(
         *virtualenv.check(tree, python),
         *_check_command(runtime, tree),
         *_check_base(settings, runtime, tree),
+        *_check_environment(settings, declared),
     ]
     raise_all(errors)
     plan = plan_layers(
@@ -661,6 +662,19 @@ def _check_base(
             f"the base {settings.base} has {runtime.stop_signal!r} for its stop signal",
             "set stop-signal, SIGTERM say, or take another base",
         )
+
+
+def _check_environment(
+    settings: ImageSettings, declared: Settings | None
+) -> Iterator[EggcrateError]:
+    """Variables of the image that are runtime settings: the image would be its own customer."""
+    known = {one.env for one in declared.settings} if declared else set()
+    for name, _ in settings.environment:
+        if name in known:
+            yield PlanError(
+                f"environment: {name} is a runtime setting",
+                "set the option that it stands for, which is its default, and take it out here",
+            )
 
 
 def _check_command(

@@ -41,7 +41,8 @@ def uv_settings(wanted: Wanted) -> tuple[dict[str, str], list[str]]:
         if "find-links" in pip:
             own = [_as_url(link, wanted.directory) for link in pip["find-links"].split()]
             environ["UV_FIND_LINKS"] = _for_uv(filter(None, own))
-        if "constraint" in pip:
+        # among hashes, uv has no room for what is not exact
+        if "constraint" in pip and not wanted.require_hashes:
             environ.setdefault("UV_CONSTRAINT", " ".join(pip["constraint"].split()))
         if "trusted-host" in pip:
             environ.setdefault("UV_INSECURE_HOST", " ".join(pip["trusted-host"].split()))

@@ -246,6 +246,21 @@ class Closure:
         ]
         self._kept = tuple(path for path in asked if _below(path, self._variable))
         for path, part in outputs:
+            # scripts have a check of their own; some recipes name more than they make
+            is_script = os.path.dirname(path) == os.fspath(self._site.bin)
+            if not (
+                is_script
+                or _below(path, self._variable)
+                or os.path.lexists(path)
+                or self._left_out(path)
+            ):
+                self.errors.append(
+                    PlanError(
+                        f"{path}, which the part {part.name} has made, is not there",
+                        "run bin/buildout, without .installed.cfg if need be, or list the path "
+                        "in exclude",
+                    )
+                )
             self._queue.append((path, f"made by the part {part.name}"))
         self._follow()
         for include in self._includes:

@@ -192,6 +192,11 @@ def _toml(
             f"{path} has no table [{customer}]", f"name one of {names or 'its tables'}"
         )
     common = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    if table and not common and customer is None:
+        raise SettingsError(
+            f"{path} has nothing but tables, and none is named",
+            f"add --customer, one of {', '.join(table)}",
+        )
     variable = {setting.name: setting.env for setting in settings.settings} if settings else {}
     found: dict[str, str] = {}
     for key, value in {**common, **own}.items():

@@ -1067,7 +1067,15 @@ def apply(
         if tested:
             trial = Trial(settings, found.values, run_directory)
             with trial as places:
-                said = [line for path in tested for line in _tested(program, places[path])]
+                names = {
+                    word.lower(): one.env
+                    for one in settings.settings
+                    if one.name in found.changed
+                    for word in found.values[one.name].split()
+                }
+                said = [
+                    line for path in tested for line in _tested(program, places[path], names)
+                ]
             if said:
                 raise SettingsProblem(line.replace(trial.directory, "") for line in said)
     documents = write(settings, found.values, run_directory, moved=moved)
@@ -1085,8 +1093,12 @@ def _is_whole(document: Document) -> bool:
     )
 
 
-def _tested(program: str, path: str) -> Iterator[str]:
-    """What nginx says of a configuration."""
+def _tested(program: str, path: str, names: Mapping[str, str]) -> Iterator[str]:
+    """What nginx says of a configuration.
+
+    That two servers have one of the ``names``, each with its variable, is a warning of nginx,
+    which takes the first then: what the other one protects would be open.
+    """
     # subprocess takes as long to import as nginx to run
     reading, writing = os.pipe()
     try:
@@ -1116,6 +1128,11 @@ def _tested(program: str, path: str) -> Iterator[str]:
             if "[emerg]" in line
         ]
         yield from said or lines or [f"nginx -t ended with {code}"]
+        return
+    for line in lines:
+        conflict = re.search(r'conflicting server name "([^"]*)" on ([^ ,]+)', line)
+        if conflict and conflict[1] in names:
+            yield f"{names[conflict[1]]} has a name of another site on {conflict[2]}"
 
 
 def _foreign(run_directory: str) -> Iterator[str]:

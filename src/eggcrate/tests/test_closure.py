@@ -174,8 +174,22 @@ class Following(Scratch):
             b"endpoint = ipc:///run/eggcrate/circus.sock",
         )
 
-    def test_an_output_that_is_not_there_brings_nothing(self) -> None:
-        self.assertEqual(self.files("bin/none"), [])
+    def test_an_output_that_is_not_there(self) -> None:
+        # some recipes name scripts that they don't make; what programs write is not theirs
+        self.assertEqual(self.files("bin/none", "var/log"), [])
+        for exclude in ((), ("parts/none",)):
+            closure = self.closure(exclude=exclude)
+            closure.add_part(Part("none", (self.directory / "parts/none",)))
+            if exclude:
+                self.assertEqual(closure.finish(), [])
+                continue
+            with self.assertRaises(PlanError) as caught:
+                closure.finish()
+            self.assertEqual(
+                str(caught.exception),
+                f"{self.directory}/parts/none, which the part none has made, is not there; run "
+                "bin/buildout, without .installed.cfg if need be, or list the path in exclude",
+            )
 
     def test_an_environment_goes_in_whole(self) -> None:
         for name in ("pyvenv.cfg", "lib/python3.x/site-packages/one.py", "bin/run"):

@@ -75,6 +75,11 @@ class Files(unittest.TestCase):
             self.complaint("a.toml", text, "amce"),
             "a.toml has no table [amce]; name one of acme, emca",
         )
+        self.assertEqual(
+            self.complaint("a.toml", "[acme]\nwebapp_port = 9001\n[emca]\n"),
+            "a.toml has nothing but tables, and none is named; add --customer, one of acme, "
+            "emca",
+        )
         self.assertIn("is no TOML: ", self.complaint("a.toml", "a b"))
         self.assertIn("b is a table in a table", self.complaint("a.toml", "[a.b]\nc=1", "a"))
 

@@ -47,6 +47,7 @@ class Case(test_circusd.Case):
     setting = Setting("greeting", "text", "GREETING", "hello")
     port = Setting("port", "port", "PORT", "8080")
     strength = Setting("level", "int", "LEVEL", "5")
+    names = Setting("names", "hostnames", "NAMES", "shop.example")
 
     def setUp(self) -> None:
         super().setUp()
@@ -64,7 +65,11 @@ class Case(test_circusd.Case):
         self.add(path, "circus", pieces)
         (self.settings / "settings.json").write_text(
             variables.dumped(
-                Settings((self.setting, self.port, self.strength), ("SECRET",), self.documents)
+                Settings(
+                    (self.setting, self.port, self.strength, self.names),
+                    ("SECRET",),
+                    self.documents,
+                )
             )
         )
         (self.directory / "main.py").write_text(
@@ -148,7 +153,14 @@ class Nginx(Case):
                 Piece(self.port, "word"),
                 ";\n        gzip_comp_level ",
                 Piece(self.strength, "word"),
-                ";\n    }\n}\n",
+                ";\n        server_name ",
+                Piece(self.names, "word"),
+                ";\n    }\n    server {\n        listen 127.0.0.1:",
+                Piece(self.port, "word"),
+                ";\n        server_name admin.example twice.example;\n    }\n"
+                "    server {\n        listen 127.0.0.1:",
+                Piece(self.port, "word"),
+                ";\n        server_name twice.example;\n    }\n}\n",
             ],
         )
 
@@ -163,6 +175,21 @@ class Nginx(Case):
         )
         # a container that is started again has nothing of it
         self.assertEqual(list(self.run_directory.glob("*settings*")), [])
+
+    def test_a_name_of_another_site(self) -> None:
+        """nginx takes the first server that has it, and what the other denies would be open."""
+        self.refused(
+            WEB,
+            78,
+            "eggcrate: NAMES has a name of another site on 127.0.0.1:8080\n",
+            NAMES="a.example Admin.example",
+        )
+
+    def test_a_name_that_two_sites_have_anyhow(self) -> None:
+        """What is so without a setting is nginx's own warning, and goes on."""
+        process = self.started(WEB, NAMES="a.example")
+        self.wait_for_start(process)
+        self.assertEqual(self.stopped(process), 0)
 
     def test_a_script_of_ours_called_nginx_is_not_asked(self) -> None:
         """It would apply the settings, and ask again."""
