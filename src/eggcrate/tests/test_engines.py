@@ -221,7 +221,10 @@ class RunInAnEngine:
         self.engine.require(self)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        script = f"import sys; sys.path[:] = {sys.path!r}\nfrom eggcrate.console import main\n"
+        script = f"import signal, sys; sys.path[:] = {sys.path!r}\n"
+        # a shell has what it starts beside itself ignore it, and so do all that this starts
+        script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        script += "from eggcrate.console import main\n"
         script += "sys.exit(main('bin/image', sys.argv[1], sys.argv[2:]))"
         location = str(DEMO_IMAGE.archive.parent)
         return subprocess.Popen(

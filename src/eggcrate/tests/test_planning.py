@@ -24,6 +24,7 @@ from eggcrate.payload.site import Part, Site, develop_places
 from eggcrate.planning import (
     RUN_DIRECTORY,
     Base,
+    _check_environment,
     relocation_rules,
     runtime_entries,
     search_path,
@@ -31,6 +32,7 @@ from eggcrate.planning import (
 )
 from eggcrate.recipes import scripts
 from eggcrate.runtime import cron
+from eggcrate.runtime.variables import Setting, Settings
 from eggcrate.settings import ImageSettings, this_platform
 
 
@@ -156,29 +158,49 @@ class Runtime(unittest.TestCase):
             self.assertIn(f"usr/lib/eggcrate/eggcrate/runtime/{module.name}", names)
 
 
+def settings_with(
+    bin_directory: str = "/srv/shop/bin", environment: tuple[tuple[str, str], ...] = ()
+) -> ImageSettings:
+    top = pathlib.Path("/srv/shop")
+    site = Site(
+        directory=top,
+        eggs=top / "eggs",
+        develop_eggs=top / "develop-eggs",
+        bin=pathlib.Path(bin_directory),
+        parts=top / "parts",
+        environment=top / ".venv",
+        run_directory=top / "var/run",
+        prefixes=(),
+        develop=(),
+    )
+    return ImageSettings(
+        references=(),
+        platform=Platform("linux", "amd64"),
+        site=site,
+        parts=(),
+        directory="/app",
+        location=top / "parts/image",
+        environment=environment,
+    )
+
+
+class Variables(unittest.TestCase):
+    def test_a_runtime_setting_is_none_of_the_image_s(self) -> None:
+        declared = Settings((Setting("port", "port", "PORT", "8080"),), (), ())
+        settings = settings_with(environment=(("OTHER", "1"), ("PORT", "9")))
+        self.assertEqual(
+            list(map(str, _check_environment(settings, declared))),
+            [
+                "environment: PORT is a runtime setting; set the option that it stands for, "
+                "which is its default, and take it out here"
+            ],
+        )
+        self.assertEqual(list(_check_environment(settings, None)), [])
+
+
 class SearchPath(unittest.TestCase):
     def first(self, bin_directory: str, *environment: tuple[str, str]) -> str:
-        top = pathlib.Path("/srv/shop")
-        site = Site(
-            directory=top,
-            eggs=top / "eggs",
-            develop_eggs=top / "develop-eggs",
-            bin=pathlib.Path(bin_directory),
-            parts=top / "parts",
-            environment=top / ".venv",
-            run_directory=top / "var/run",
-            prefixes=(),
-            develop=(),
-        )
-        settings = ImageSettings(
-            references=(),
-            platform=Platform("linux", "amd64"),
-            site=site,
-            parts=(),
-            directory="/app",
-            location=top / "parts/image",
-            environment=environment,
-        )
+        settings = settings_with(bin_directory, environment)
         return search_path(settings).partition(":")[0]
 
     def test_bin_of_the_buildout_comes_first(self) -> None:

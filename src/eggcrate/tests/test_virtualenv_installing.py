@@ -577,6 +577,15 @@ class TestUv(BothInstallers.Case):
         self.assertEqual(self.installed(), {"hello": "2.0"})
         self.assertEqual(self.archives(), {"hello": [sha256(self.wheel("hello", "2.0"))]})
 
+    def test_pips_constraints_and_hashes(self) -> None:
+        """uv takes nothing beside hashes that is not exact; pip takes it."""
+        self.write("requirements.txt", hashed(self.wheel("hello", "1.0")))
+        self.write("constraints.txt", "other<=2\n")
+        constraint = {"PIP_CONSTRAINT": str(self.directory / "constraints.txt")}
+        with mock.patch.dict(os.environ, constraint):
+            self.recipe(requirements_files="requirements.txt", require_hashes="true").install()
+        self.assertEqual(self.installed(), {"hello": "1.0"})
+
     def test_uvs_settings_of_some_project_above(self) -> None:
         self.directory.parent.joinpath("pyproject.toml").write_text(
             f'[tool.uv.pip]\ntarget = "{self.directory}/elsewhere"\n'
